@@ -1,0 +1,82 @@
+# Everything a checkout needs. `make demo` and `make test` set up what they use.
+# What needs root is only `make system`: an OpenSSH server, screen, rsync, git, shellcheck.
+#
+# Settings: PYTHON (the interpreter to make .venv with).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := .venv/bin
+DIGITS := examples/digits
+SCRIPTS := .ci/run $(wildcard .ci/*.sh)
+
+.PHONY: help setup setup-train system demo data test lint format bench docs clean
+
+help: ## Show this.
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# The system's own packages.
+
+system: ## Install the system packages that are missing (root), or say which and how.
+	@.ci/system.sh
+
+# Python. A stamp is newer than pyproject.toml when the environment has what that asks for.
+
+.venv/bin/uv:
+	@$(PYTHON) -m venv .venv || { echo 'hint: this Python has no venv: apt-get install python3-venv' >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet uv
+
+.venv/.setup: pyproject.toml | .venv/bin/uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[sandbox,dev]'
+	@touch $@
+
+# torch and ultralytics (AGPL-3.0): 3 GB to download, 6 GB on disk. Only the demo needs them here,
+# to evaluate the checkpoint that came home.
+.venv/.setup-train: .venv/.setup
+	@echo 'installing torch and ultralytics (AGPL-3.0) to evaluate with: about 3 GB the first time'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[sandbox,dev,train]'
+	@touch $@
+
+setup: .venv/.setup ## Make .venv with everything for development.
+setup-train: .venv/.setup-train ## Add torch and ultralytics, to evaluate checkpoints here.
+
+# The main job, on real data.
+
+$(DIGITS)/data/data.yaml: $(DIGITS)/make_dataset.py .venv/.setup
+	@$(BIN)/python $(DIGITS)/make_dataset.py
+
+data: $(DIGITS)/data/data.yaml ## Compose the example's dataset.
+
+demo: system .venv/.setup-train $(DIGITS)/data/data.yaml ## Run the main job in the sandbox: no account, no GPU, no cost.
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(DIGITS)/demo.sh
+
+# Checks.
+
+test: system .venv/.setup ## Run the tests.
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: system .venv/.setup ## ruff, pyright, import-linter, and shellcheck of every script as it is sent.
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+	@shellcheck $(SCRIPTS) $(DIGITS)/demo.sh
+	@$(BIN)/python -m tests.lint_scripts
+	@$(BIN)/python -m docs.references --check
+
+format: .venv/.setup ## Let ruff fix and format.
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: system .venv/.setup ## Measure against the yardsticks of benchmarks/README.md.
+	@$(BIN)/python -m benchmarks.bench_cli
+	@$(BIN)/python -m benchmarks.bench_up
+
+docs: .venv/.setup ## Write docs/reference anew from the code.
+	@$(BIN)/python -m docs.references
+
+clean: ## Remove what make made; runs and weights in the user's data directory stay.
+	@rm -rf .venv $(DIGITS)/data .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist

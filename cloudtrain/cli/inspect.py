@@ -1,0 +1,147 @@
+"""Verbs that look: status, logs, attach, ssh, exec, audit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloudtrain.cli import options as opt
+from cloudtrain.cli.command import Speaking, applied_config, base_of, execute, provider_for, wanted_config
+
+if TYPE_CHECKING:
+    from cloudtrain.console import Console
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    app.command(epilog="Examples: cloudtrain status · cloudtrain status --json")(status)
+    app.command(epilog="Examples: cloudtrain logs · cloudtrain logs -f")(logs)
+    app.command(epilog="Leave with Ctrl-A D: the training goes on.")(attach)
+    app.command(epilog="Example: cloudtrain ssh")(ssh)
+    app.command(
+        "exec",
+        epilog="Example: cloudtrain exec -- nvidia-smi",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(execute_command)
+    app.command(epilog="Examples: cloudtrain audit · cloudtrain audit --json")(audit)
+
+
+def status(
+    *,
+    name: opt.Name = None,
+    config: opt.File = None,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Show machine, training, newest checkpoint and cost."""
+
+    def body(console: Console) -> None:
+        from cloudtrain.workflows.context import find_run
+
+        folder = find_run(base_of(config), name)
+        if folder is None:
+            console.result(
+                {"run": None, "cloud_asked": False},
+                "no open run here; the cloud was not asked\nhint: `cloudtrain audit` asks it for everything of yours",
+            )
+            return
+        from cloudtrain.workflows.status import status as workflow
+
+        applied = applied_config(folder)
+        console.show_status(workflow(folder, applied, lambda: provider_for(folder, applied)))
+
+    execute(Speaking(json, quiet), body)
+
+
+def logs(
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Keep showing new lines until it ends.")
+    ] = False,
+    lines: Annotated[int, typer.Option("--lines", "-l", help="How many lines from the end.", min=0)] = 40,
+    name: opt.Name = None,
+    config: opt.File = None,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Show the training's own output."""
+
+    def body(console: Console) -> None:
+        from cloudtrain.workflows.context import require_run
+        from cloudtrain.workflows.shell import show_log
+
+        folder = require_run(base_of(config), name)
+        show_log(folder, console.reporter, console.line, follow=follow, lines=lines)
+
+    execute(Speaking(json, quiet), body)
+
+
+def attach(*, name: opt.Name = None, config: opt.File = None) -> None:
+    """Enter the training's screen session."""
+
+    def body(console: Console) -> int:
+        from cloudtrain.workflows.context import require_run
+        from cloudtrain.workflows.shell import attach as workflow
+
+        return workflow(require_run(base_of(config), name), console.reporter)
+
+    execute(Speaking(), body)
+
+
+def ssh(*, name: opt.Name = None, config: opt.File = None) -> None:
+    """Open a shell on the machine, over OpenSSH and the pinned host key."""
+
+    def body(console: Console) -> int:  # noqa: ARG001 - the terminal is OpenSSH's
+        from cloudtrain.workflows.context import require_run
+        from cloudtrain.workflows.shell import open_shell
+
+        return open_shell(require_run(base_of(config), name))
+
+    execute(Speaking(), body)
+
+
+def execute_command(
+    command: Annotated[
+        list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND...")
+    ],
+    *,
+    name: opt.Name = None,
+    config: opt.File = None,
+    json: opt.Json = False,
+) -> None:
+    """Run one command on the machine and pass on its output and exit code."""
+
+    def body(console: Console) -> int:
+        from cloudtrain.workflows.context import require_run
+        from cloudtrain.workflows.shell import run_command
+
+        return run_command(require_run(base_of(config), name), tuple(command), console, as_json=json)
+
+    execute(Speaking(json), body)
+
+
+def audit(
+    *,
+    provider: opt.ProviderName = None,
+    region: opt.Region = None,
+    profile: opt.Profile = None,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Ask the cloud for everything that carries your tags, whether this computer knows it or not."""
+
+    def body(console: Console) -> None:
+        from cloudtrain.errors import UsageError
+        from cloudtrain.models.config import Config
+        from cloudtrain.wiring import provider_of
+        from cloudtrain.workflows.audit import audit as workflow
+
+        flags: dict[str, object] = {"provider": provider, "region": region, "profile": profile}
+        try:
+            wanted = wanted_config(None, flags)
+        except UsageError:
+            wanted = Config(provider=provider or "aws", region=region, profile=profile)  # pyright: ignore[reportArgumentType]
+        console.show_audit(workflow(provider_of(wanted)()))
+
+    execute(Speaking(json, quiet), body)

@@ -1,0 +1,11 @@
+"""cloudtrain.yaml: read with all its problems at once, kept as a snapshot, proposed for a folder.
+
+Reading imports pydantic; taking up a snapshot (what every verb after `up` does) does not.
+"""
+
+from cloudtrain.config.load import find, load
+from cloudtrain.config.propose import propose
+from cloudtrain.config.schema import schema
+from cloudtrain.config.snapshot import dump, from_dict
+
+__all__ = ["dump", "find", "from_dict", "load", "propose", "schema"]

@@ -1,0 +1,1 @@
+"""What only this machine knows about a run: its folder and its append-only journal."""

@@ -1,0 +1,250 @@
+"""One folder a run, under the user's data directory.
+
+    <data>/runs/<name>-<id>/
+        run.json       who and where; rewritten whole
+        config.json    the configuration `up` last applied
+        journal.jsonl  what was asked of the cloud
+        key, key.pub   the user key, 0600, made here, never sent
+        host_key.json  the first-boot host key, 0600; erased when it is rotated
+        known_hosts    the pinned host key
+        requests/      launch requests, byte for byte, 0600
+        artifacts/     checkpoints and results, proven whole
+
+Losing it costs convenience, never money: the cloud's tags name everything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloudtrain.errors import RefusedError, UsageError
+from cloudtrain.journal.log import Journal
+from cloudtrain.models.machine import SshTarget
+from cloudtrain.models.run import RunRef
+from cloudtrain.paths import data_dir
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """run.json. `ended` is set once the cloud confirmed that nothing is left."""
+
+    name: str
+    id: str
+    owner: str
+    provider: str
+    region: str
+    project: str
+    created: str
+    machine: str | None = None
+    address: str | None = None
+    port: int = 22
+    user: str = "ubuntu"
+    price_hour: float | None = None
+    currency: str = "USD"
+    deadline: str | None = None
+    ended: str | None = None
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def key(self) -> Path:
+        """The user's private key."""
+        return self.path / "key"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The pinned host key."""
+        return self.path / "known_hosts"
+
+    @property
+    def host_key(self) -> Path:
+        """The first-boot host key, until it is rotated."""
+        return self.path / "host_key.json"
+
+    @property
+    def artifacts(self) -> Path:
+        """What came home."""
+        return self.path / "artifacts"
+
+    @property
+    def journal(self) -> Journal:
+        """What was asked of the cloud."""
+        return Journal(self.path / "journal.jsonl")
+
+    def record(self) -> RunRecord:
+        """Read run.json. Raises `UsageError` when it is damaged."""
+        try:
+            data = json.loads((self.path / "run.json").read_text())
+            known = {field.name for field in fields(RunRecord)}
+            return RunRecord(**{key: value for key, value in data.items() if key in known})
+        except (OSError, ValueError, TypeError) as error:
+            raise UsageError(
+                f"the run folder `{self.path}` is damaged: {error}",
+                hint="`cloudtrain audit` finds what it opened, by its tags",
+            ) from error
+
+    def update(self, **changes: object) -> RunRecord:
+        """Change fields of run.json and return the whole."""
+        record = replace(self.record(), **changes)  # pyright: ignore[reportArgumentType]
+        write_durably(self.path / "run.json", json.dumps(asdict(record), indent=1).encode())
+        return record
+
+    def run(self) -> RunRef:
+        """Name the run."""
+        record = self.record()
+        return RunRef(record.name, record.id, record.owner)
+
+    def target(self) -> SshTarget:
+        """Return the last known way to the machine. Raises `UsageError` when there was none."""
+        record = self.record()
+        if record.address is None:
+            raise UsageError(
+                f"run `{record.name}` has no machine to talk to yet",
+                hint="run `cloudtrain up` first",
+            )
+        return SshTarget(
+            address=record.address,
+            port=record.port,
+            user=record.user,
+            key=self.key,
+            known_hosts=self.known_hosts,
+            alias=self.path.name,
+        )
+
+    def store(self, token: str, request: bytes) -> None:
+        """Keep a launch request byte for byte, 0600, on the disk before the call."""
+        write_durably(self.path / "requests" / f"{token}.json", request)
+
+    def load(self, token: str) -> bytes | None:
+        """Return the request kept under `token`, or None."""
+        path = self.path / "requests" / f"{token}.json"
+        return path.read_bytes() if path.exists() else None
+
+    def save_config(self, config: dict[str, object]) -> None:
+        """Keep the configuration as it was applied."""
+        write_durably(self.path / "config.json", json.dumps(config, indent=1).encode())
+
+    def load_config(self) -> dict[str, object] | None:
+        """Return the configuration as it was last applied, or None."""
+        path = self.path / "config.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def lock(self) -> FileLock:
+        """Return the lock that a change of this run holds; reading takes none."""
+        from filelock import FileLock
+
+        return FileLock(self.path / "lock", timeout=0)
+
+    @contextmanager
+    def changing(self) -> Generator[None]:
+        """Hold the run's lock around one mutation.
+
+        Raises `RefusedError` at once when another cloudtrain holds it: two changes
+        of one run at a time would each see half of the other.
+        """
+        from filelock import Timeout
+
+        lock = self.lock()
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RefusedError(
+                f"another cloudtrain is changing run `{self.path.name}` right now",
+                hint="wait for it, or stop it with Ctrl-C there; then run this again",
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def runs_dir() -> Path:
+    """Return the folder of all run folders."""
+    return data_dir() / "runs"
+
+
+def create(*, name: str, owner: str, provider: str, region: str, project: Path) -> RunFolder:
+    """Make the folder of a new run with a random id, durably."""
+    run = RunRef(name, secrets.token_hex(4), owner)
+    folder = RunFolder(runs_dir() / run.slug)
+    folder.path.mkdir(parents=True, mode=0o700)
+    record = RunRecord(
+        name=name,
+        id=run.id,
+        owner=owner,
+        provider=provider,
+        region=region,
+        project=str(project),
+        created=datetime.now(UTC).isoformat(),
+    )
+    write_durably(folder.path / "run.json", json.dumps(asdict(record), indent=1).encode())
+    return folder
+
+
+def all_runs() -> tuple[RunFolder, ...]:
+    """Return every readable run folder, oldest first."""
+    root = runs_dir()
+    if not root.is_dir():
+        return ()
+    found = [RunFolder(path) for path in root.iterdir() if (path / "run.json").is_file()]
+    return tuple(sorted(found, key=_created))
+
+
+def open_runs(*, project: Path | None = None, name: str | None = None) -> tuple[RunFolder, ...]:
+    """Return the runs that have not ended, oldest first, by folder or by name or both.
+
+    A run belongs to the folder it was started in, so that two projects with runs of
+    the same name on one machine never meet.
+    """
+    found: list[RunFolder] = []
+    for folder in all_runs():
+        record = folder.record()
+        here = project is None or Path(record.project) == project
+        if record.ended is None and here and name in (None, record.name):
+            found.append(folder)
+    return tuple(found)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file 0600 whole or not at all, and have it on the disk before returning."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    part = path.with_name(f"{path.name}.{secrets.token_hex(3)}.part")
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _created(folder: RunFolder) -> str:
+    try:
+        return folder.record().created
+    except UsageError:
+        return ""

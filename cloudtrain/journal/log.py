@@ -1,0 +1,108 @@
+"""The journal: JSON lines, each on the disk before the call that it announces.
+
+It answers one question after a crash: what was asked of the cloud, and did an
+answer come? It never says what exists; the cloud's tags do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+Row = dict[str, object]
+
+
+def utc_now() -> datetime:
+    """Return the time now, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """One run's journal. Appending is atomic for a line, and durable before it returns."""
+
+    path: Path
+    now: Callable[[], datetime] = field(default=utc_now)
+
+    def append(self, event: str, **values: object) -> None:
+        """Write one row and fsync it. Raises `OSError` when the disk refuses."""
+        row = {"at": self.now().isoformat(), "event": event, **values}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(fd, _seal(fd) + json.dumps(row).encode() + b"\n")
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return every whole row; a last line torn by a crash is not one."""
+        if not self.path.exists():
+            return ()
+        found: list[Row] = []
+        for line in self.path.read_text(errors="replace").splitlines():
+            try:
+                value: object = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                found.append(cast("Row", value))
+        return tuple(found)
+
+    def last(self, event: str) -> Row | None:
+        """Return the newest row of a kind, or None."""
+        return next((row for row in reversed(self.rows()) if row["event"] == event), None)
+
+
+def _seal(fd: int) -> bytes:
+    """End a line that a crash left open, so that the next row stands on its own."""
+    size = os.fstat(fd).st_size
+    if size == 0 or os.pread(fd, 1, size - 1) == b"\n":
+        return b""
+    return b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One launch attempt: one token for one zone, type and market."""
+
+    token: str
+    type: str
+    zone: str | None
+    market: str
+
+
+def open_attempt(rows: tuple[Row, ...]) -> Attempt | None:
+    """Return the attempt that was announced and never answered, if there is one.
+
+    It may have launched a machine: `up` replays it, `down` finds what it made.
+    """
+    current: Attempt | None = None
+    for row in rows:
+        if row["event"] == "attempt":
+            zone = row.get("zone")
+            current = Attempt(
+                str(row["token"]), str(row["type"]), str(zone) if zone else None, str(row["market"])
+            )
+        elif row["event"] in ("launched", "refused", "gone") and current is not None:
+            current = None if row.get("token") == current.token else current
+    return current
+
+
+def launched_machines(rows: tuple[Row, ...]) -> tuple[str, ...]:
+    """Return the ids of all machines that the cloud ever confirmed, oldest first."""
+    return tuple(str(row["machine"]) for row in rows if row["event"] == "launched")
+
+
+def unended_machines(rows: tuple[Row, ...]) -> tuple[str, ...]:
+    """Return the machines that were confirmed and never seen gone, oldest first."""
+    ended: set[str] = set()
+    for row in rows:
+        if row["event"] == "terminated":
+            ended.update(str(name) for name in cast("list[object]", row.get("machines", [])))
+    return tuple(name for name in launched_machines(rows) if name not in ended)

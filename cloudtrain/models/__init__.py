@@ -1,0 +1,1 @@
+"""The values that cross the seams: frozen dataclasses, no behaviour but arithmetic."""

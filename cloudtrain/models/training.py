@@ -1,0 +1,94 @@
+"""A training session, its status, and what comes home from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+SessionState = Literal["running", "finished", "failed", "interrupted"]
+ArtifactKind = Literal["best", "last", "checkpoint", "results", "log", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One training under screen. Times are UTC; paths are on the machine.
+
+    `interrupted` means: it began, it is not running, and it left no exit code.
+    """
+
+    number: int
+    screen: str
+    state: SessionState
+    run_dir: str
+    log: str
+    started: datetime | None = None
+    ended: datetime | None = None
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStatus:
+    """How a session is doing, read from its files in one round trip.
+
+    `epoch` counts finished epochs, from 1; `metrics` are the last row of
+    results.csv under the framework's own names; `checkpoint_age_s` is the age of
+    the newest checkpoint in seconds.
+    """
+
+    session: Session
+    epoch: int | None = None
+    epochs: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    checkpoint: str | None = None
+    checkpoint_age_s: float | None = None
+    last_line: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One file at home. `complete` says that hash and container format were proven."""
+
+    kind: ArtifactKind
+    path: Path
+    remote: str
+    size: int
+    sha256: str
+    complete: bool
+    epoch: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    fetched: bool = True
+    """False when the proven copy was already here and nothing had to move."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushReport:
+    """What a push moved. `sent` 0 with `files` > 0 means nothing had changed."""
+
+    what: Literal["project", "dataset", "model"]
+    files: int
+    bytes: int
+    sent_files: int
+    sent_bytes: int
+    seconds: float
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What happened to one step on one machine."""
+
+    name: str
+    outcome: Literal["satisfied", "changed", "failed", "refused", "pending", "skipped"]
+    seconds: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A web service on the machine's loopback. `token` must never be logged."""
+
+    name: Literal["jupyter", "tensorboard"]
+    port: int
+    token: str = field(default="", repr=False)

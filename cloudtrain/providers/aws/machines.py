@@ -1,0 +1,190 @@
+"""Instances: reading them, waiting for them, ending them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import botocore.exceptions as boto
+
+from cloudtrain.errors import CapacityError, CloudError
+from cloudtrain.models.machine import Machine, MachineState
+from cloudtrain.models.plan import Observation
+from cloudtrain.models.run import RunRef
+from cloudtrain.providers.aws import tags
+from cloudtrain.providers.aws.client import Clients
+from cloudtrain.providers.aws.errors import code_of, translate, translating
+
+Clock = Callable[[], float]
+Sleep = Callable[[float], None]
+
+
+def to_machine(instance: Mapping[str, Any] | object) -> Machine:
+    """Return one instance of the API as ours. A field that is not there yet is None."""
+    item = cast("Mapping[str, Any]", instance)
+    placement: Mapping[str, Any] = item.get("Placement", {})
+    state: Mapping[str, Any] = item.get("State", {})
+    return Machine(
+        id=str(item["InstanceId"]),
+        state=cast("MachineState", state.get("Name", "pending")),
+        type=str(item.get("InstanceType", "")),
+        zone=str(placement.get("AvailabilityZone", "")),
+        market="spot" if item.get("InstanceLifecycle") == "spot" else "on-demand",
+        address=item.get("PublicIpAddress") or item.get("PrivateIpAddress") or None,
+        launched=item.get("LaunchTime") or datetime.now(UTC),
+    )
+
+
+def describe(clients: Clients, machine_id: str) -> Machine | None:
+    """Return one machine, or None when the cloud does not show it (yet, or any more)."""
+    try:
+        answer = clients.ec2.describe_instances(InstanceIds=[machine_id])
+    except boto.ClientError as error:
+        if code_of(error) == "InvalidInstanceID.NotFound":
+            return None
+        raise translate(error, f"looking at {machine_id}") from error
+    except boto.BotoCoreError as error:
+        raise translate(error, f"looking at {machine_id}") from error
+    found = [item for row in answer["Reservations"] for item in row.get("Instances", [])]
+    return to_machine(found[0]) if found else None
+
+
+def observe(clients: Clients, run: RunRef) -> Observation:
+    """Return everything that carries the run's tags."""
+    filters: Any = tags.mine(run)
+    with translating("looking for what belongs to this run"):
+        pages = clients.ec2.get_paginator("describe_instances").paginate(Filters=filters)
+        items = [item for page in pages for row in page["Reservations"] for item in row.get("Instances", [])]
+        pairs = clients.ec2.describe_key_pairs(Filters=filters)["KeyPairs"]
+        groups = clients.ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+        volumes = clients.ec2.describe_volumes(Filters=filters)["Volumes"]
+    machines = tuple(sorted((to_machine(item) for item in items), key=lambda m: m.launched))
+    alive = any(machine.alive for machine in machines)
+    # A volume of a machine that is still there goes with it; only one without is left over.
+    left = () if alive else tuple(f"volume {volume.get('VolumeId')}" for volume in volumes)
+    return Observation(
+        machines=machines,
+        key_pair=pairs[0].get("KeyName") if pairs else None,
+        security_group=groups[0].get("GroupId") if groups else None,
+        leftovers=left + _open_requests(clients, filters),
+    )
+
+
+def wait_running(
+    clients: Clients,
+    machine_id: str,
+    timeout_s: float,
+    *,
+    clock: Clock = time.monotonic,
+    sleep: Sleep = time.sleep,
+) -> Machine:
+    """Return the machine once it runs and has an address.
+
+    boto3's own waiter sleeps 15 s between looks; a machine is often there in less,
+    so the first looks come soon and the pause grows. Not to be seen yet is "not
+    yet" for a while: a describe may lag behind the launch it follows.
+    """
+    end = clock() + timeout_s
+    pause = 0.1
+    while True:
+        machine = describe(clients, machine_id)
+        if machine is not None:
+            if machine.state == "running" and machine.address:
+                return machine
+            if machine.state in ("shutting-down", "terminated"):
+                raise _ended(clients, machine_id)
+        if clock() + pause > end:
+            raise CloudError(
+                f"{machine_id} did not start within {timeout_s:.0f} s",
+                hint="it may still come and costs money: run `cloudtrain up` again, or `cloudtrain down`",
+            )
+        sleep(pause)
+        pause = min(pause * 1.4, 5.0)
+
+
+def start(clients: Clients, machine_id: str, *, sleep: Sleep = time.sleep) -> None:
+    """Start a stopped machine; one that is still stopping is waited for."""
+    for _ in range(120):
+        try:
+            clients.ec2.start_instances(InstanceIds=[machine_id])
+        except boto.ClientError as error:
+            machine = describe(clients, machine_id)
+            if code_of(error) == "IncorrectInstanceState" and machine and machine.state == "stopping":
+                sleep(1)
+                continue
+            raise translate(error, f"starting {machine_id}") from error
+        except boto.BotoCoreError as error:
+            raise translate(error, f"starting {machine_id}") from error
+        return
+    raise CloudError(f"{machine_id} has been stopping for two minutes", hint="try again later")
+
+
+def stop(clients: Clients, machine_id: str) -> None:
+    """Stop a machine and keep its disk."""
+    with translating(f"stopping {machine_id}"):
+        clients.ec2.stop_instances(InstanceIds=[machine_id])
+
+
+def terminate(
+    clients: Clients,
+    machine_ids: tuple[str, ...],
+    timeout_s: float,
+    *,
+    clock: Clock = time.monotonic,
+    sleep: Sleep = time.sleep,
+) -> None:
+    """Terminate each machine by a call of its own and wait until all are gone.
+
+    By a call of its own, because one bad id fails a whole call.
+    """
+    for machine_id in machine_ids:
+        try:
+            clients.ec2.terminate_instances(InstanceIds=[machine_id])
+        except boto.ClientError as error:
+            if code_of(error) != "InvalidInstanceID.NotFound":
+                raise translate(error, f"terminating {machine_id}") from error
+        except boto.BotoCoreError as error:
+            raise translate(error, f"terminating {machine_id}") from error
+    end = clock() + timeout_s
+    pause = 0.1
+    while not all(_is_gone(describe(clients, machine_id)) for machine_id in machine_ids):
+        if clock() + pause > end:
+            raise CloudError(
+                f"{', '.join(machine_ids)} is not gone after {timeout_s:.0f} s",
+                hint="run `cloudtrain down` again: it goes on waiting",
+            )
+        sleep(pause)
+        pause = min(pause * 1.4, 5.0)
+
+
+def cancel_requests(clients: Clients, run: RunRef) -> None:
+    """Cancel the run's spot requests: an open one would launch another machine."""
+    with translating("cancelling the spot request"):
+        ids = [name.split()[-1] for name in _open_requests(clients, tags.mine(run))]
+        if ids:
+            clients.ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=ids)
+
+
+def _open_requests(clients: Clients, filters: Any) -> tuple[str, ...]:  # noqa: ANN401
+    with translating("looking for spot requests"):
+        rows = clients.ec2.describe_spot_instance_requests(Filters=filters)["SpotInstanceRequests"]
+    return tuple(
+        f"spot request {row.get('SpotInstanceRequestId')}"
+        for row in rows
+        if row.get("State") in ("open", "active", "disabled")
+    )
+
+
+def _is_gone(machine: Machine | None) -> bool:
+    return machine is None or machine.state == "terminated"
+
+
+def _ended(clients: Clients, machine_id: str) -> CloudError:
+    with translating(f"asking why {machine_id} ended"):
+        answer = clients.ec2.describe_instances(InstanceIds=[machine_id])
+    reason: Any = answer["Reservations"][0].get("Instances", [{}])[0].get("StateReason", {})
+    text = str(reason.get("Message", "no reason given"))
+    kind = CapacityError if "capacity" in text.lower() else CloudError
+    return kind(f"{machine_id} ended while starting: {text}", hint="run `cloudtrain up` again")

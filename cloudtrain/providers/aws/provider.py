@@ -1,0 +1,91 @@
+"""The EC2 provider: the seam of `providers.base`, each method a call into its module."""
+
+from __future__ import annotations
+
+import hashlib
+
+from cloudtrain.models.config import Config
+from cloudtrain.models.machine import Machine
+from cloudtrain.models.plan import Found, LaunchSpec, Observation, Survey
+from cloudtrain.models.run import RunRef
+from cloudtrain.providers.aws import access, audit, launch, machines, survey
+from cloudtrain.providers.aws.client import Clients, Settings
+from cloudtrain.providers.aws.errors import translating
+from cloudtrain.providers.base import Access, AccessSpec, Identity, Launches
+
+
+class AwsProvider:
+    """EC2 in one region. The sandbox is this very class with another endpoint."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clients = Clients(settings)
+
+    @property
+    def name(self) -> str:
+        """`aws` or `sandbox`."""
+        return self.settings.name
+
+    @property
+    def ssh_port(self) -> int:
+        """22, but on an emulated machine without root."""
+        return self.settings.ssh_port
+
+    @property
+    def ssh_user(self) -> str | None:
+        """A login name that overrides the image's."""
+        return self.settings.ssh_user
+
+    def identity(self) -> Identity:
+        """Ask STS who calls. The owner is a digest, so that tags name no account."""
+        with translating("asking AWS who you are"):
+            arn = self.clients.sts.get_caller_identity()["Arn"]
+        owner = hashlib.sha256(_stable(arn).encode()).hexdigest()[:12]
+        return Identity(owner, self.clients.region, self.clients.partition)
+
+    def survey(self, config: Config) -> Survey:
+        """Ask for everything a plan needs."""
+        return survey.survey(self.clients, config)
+
+    def observe(self, run: RunRef) -> Observation:
+        """Return everything that carries the run's tags."""
+        return machines.observe(self.clients, run)
+
+    def everything(self, owner: str) -> tuple[Found, ...]:
+        """Return everything in the region that carries our tags."""
+        return audit.everything(self.clients, owner)
+
+    def prepare_access(self, spec: AccessSpec) -> Access:
+        """Make or find key pair, security group and rule."""
+        return access.prepare(self.clients, spec)
+
+    def launch(self, spec: LaunchSpec | None, token: str, launches: Launches) -> Machine:
+        """Launch exactly one machine for `token`."""
+        return launch.run_once(self.clients, spec, token, launches)
+
+    def start(self, machine_id: str) -> None:
+        """Start a stopped machine."""
+        machines.start(self.clients, machine_id)
+
+    def stop(self, machine_id: str) -> None:
+        """Stop a machine and keep its disk."""
+        machines.stop(self.clients, machine_id)
+
+    def wait_running(self, machine_id: str, timeout_s: float) -> Machine:
+        """Return the machine once it runs and has an address."""
+        return machines.wait_running(self.clients, machine_id, timeout_s)
+
+    def terminate(self, machine_ids: tuple[str, ...], timeout_s: float) -> None:
+        """Terminate and wait until gone."""
+        machines.terminate(self.clients, machine_ids, timeout_s)
+
+    def release_access(self, run: RunRef) -> None:
+        """Cancel spot requests, delete key pair and security group."""
+        machines.cancel_requests(self.clients, run)
+        access.release(self.clients, run)
+
+
+def _stable(arn: str) -> str:
+    """Drop the session name of an assumed role: it changes with every sign-in."""
+    head, _, role = arn.partition(":assumed-role/")
+    return f"{head}:assumed-role/{role.split('/')[0]}" if role else arn

@@ -1,0 +1,137 @@
+"""The small seam every provider keeps.
+
+A provider answers read-only questions and performs single changes; it holds no
+state, takes no decision and prints nothing. `provision` decides and journals.
+Every method may be called again after a crash in the middle of it and must then
+converge. All raise `CloudError` and its subclasses, nothing of their own library.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from cloudtrain.models.config import Config
+from cloudtrain.models.machine import Machine
+from cloudtrain.models.plan import Found, LaunchSpec, Observation, Survey
+from cloudtrain.models.run import RunRef
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks, and where. `owner` is a 12-digit hex digest of the caller's ARN."""
+
+    owner: str
+    region: str
+    partition: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSpec:
+    """The key pair and security group a run needs. `ingress` is one IPv4 address."""
+
+    run: RunRef
+    public_key: str
+    ingress: str | None
+    port: int
+    security_group: str | None = None
+    subnet: str | None = None
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What `prepare_access` made or found."""
+
+    key_name: str
+    security_group: str
+    created: tuple[str, ...] = ()
+
+
+class Launches(Protocol):
+    """Keeps launch requests byte for byte, so that a lost answer can be replayed."""
+
+    def store(self, token: str, request: bytes) -> None:
+        """Write `request` 0600 and fsync it before the call is made."""
+        ...
+
+    def load(self, token: str) -> bytes | None:
+        """Return what was stored under `token`, or None."""
+        ...
+
+
+class Provider(Protocol):
+    """Where machines come from."""
+
+    @property
+    def name(self) -> str:
+        """`aws`, `ssh` or `sandbox`."""
+        ...
+
+    @property
+    def ssh_port(self) -> int:
+        """The port its machines answer SSH on."""
+        ...
+
+    @property
+    def ssh_user(self) -> str | None:
+        """A login name that overrides the image's, or None."""
+        ...
+
+    def identity(self) -> Identity:
+        """Say who asks. Raises `CredentialsError` when nobody can be named."""
+        ...
+
+    def survey(self, config: Config) -> Survey:
+        """Ask for offers, image and the caller's address; denied advice goes to `missing`.
+
+        Raises `UsageError` for a type, image or subnet that does not exist.
+        """
+        ...
+
+    def observe(self, run: RunRef) -> Observation:
+        """Return everything that carries the run's tags; terminated machines included."""
+        ...
+
+    def everything(self, owner: str) -> tuple[Found, ...]:
+        """Return everything in the region that carries our tags, of any run and owner."""
+        ...
+
+    def prepare_access(self, spec: AccessSpec) -> Access:
+        """Make or find key pair and security group and admit the caller. Idempotent."""
+        ...
+
+    def launch(self, spec: LaunchSpec | None, token: str, launches: Launches) -> Machine:
+        """Launch exactly one machine for `token`; a replay returns the same one.
+
+        A request stored under `token` is sent again unchanged, whatever `spec` says;
+        without a `spec` it only replays. Raises `CapacityError`, `QuotaError`,
+        `AuthorizationError`, `LostAnswerError` when no answer came, or `GoneError`
+        when the token's machine existed and is terminated.
+        """
+        ...
+
+    def start(self, machine_id: str) -> None:
+        """Start a stopped machine; running already is success."""
+        ...
+
+    def stop(self, machine_id: str) -> None:
+        """Stop a machine and keep its disk; stopped already is success."""
+        ...
+
+    def wait_running(self, machine_id: str, timeout_s: float) -> Machine:
+        """Return the machine once it runs and has an address.
+
+        A machine not to be seen yet counts as not yet there. Raises `CloudError`
+        with the reason when it ended instead, or when `timeout_s` seconds passed.
+        """
+        ...
+
+    def terminate(self, machine_ids: tuple[str, ...], timeout_s: float) -> None:
+        """Terminate and wait until gone. Gone already, or never there, is success."""
+        ...
+
+    def release_access(self, run: RunRef) -> None:
+        """Delete key pair and security group; gone already is success."""
+        ...

@@ -1,0 +1,1 @@
+"""From a `Config` to a machine that exists once: plan (pure), apply (journaled), end."""

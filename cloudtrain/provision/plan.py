@@ -1,0 +1,153 @@
+"""What `up` will do, as data: pure functions of what is wanted and what is there.
+
+Prices that are not the machine's own: gp3 storage 0.08 a GB and month and a public
+IPv4 address 0.005 an hour (us-east-1, AWS's price list, 2026).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cloudtrain.errors import UsageError
+from cloudtrain.models.config import Config
+from cloudtrain.models.plan import Action, Observation, Offer, Plan, Survey
+
+HOURS_A_MONTH = 730
+GP3_GB_MONTH = 0.08
+IPV4_HOUR = 0.005
+ENVIRONMENT_GB = {"conda": 14, "uv": 10, "venv": 10, "existing": 2}
+"""What an environment with PyTorch and ultralytics takes, packages' caches included:
+6 GB installed, 3 GB downloaded (measured), Miniconda and its cache on top."""
+ROOM = 1.25
+"""Outputs, checkpoints and unpacking want room beside what is known."""
+SMALLEST_GB = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Everything that decides a plan. `dataset_bytes` is what will be pushed."""
+
+    config: Config
+    survey: Survey
+    observed: Observation
+    dataset_bytes: int
+    now: datetime
+
+
+def plan_up(wanted: Wanted) -> Plan:
+    """Return what `up` will do. Raises `UsageError` when the volume is too small.
+
+    A machine that runs leaves nothing to do; one that is stopped is started; else
+    access is prepared and one machine launched.
+    """
+    config, survey = wanted.config, wanted.survey
+    volume = volume_gb(config, survey.image.floor_gb, wanted.dataset_bytes)
+    ranked = rank(survey.offers)
+    offer = ranked[0] if ranked else None
+    price = hourly(offer.price_hour if offer else None, volume)
+    hours = lease_hours(config, price)
+    return Plan(
+        actions=_actions(wanted, offer, volume),
+        offer=offer,
+        image=survey.image,
+        region=survey.region,
+        volume_gb=volume,
+        price_hour=price,
+        lease_hours=hours,
+        lease_cost=None if price is None else price * hours,
+        deadline=wanted.now + timedelta(hours=hours),
+        notes=_notes(config, survey, price),
+    )
+
+
+def rank(offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
+    """Order offers as they will be tried: the first type first, then by price.
+
+    Markets keep the order they are offered in (spot before on-demand where both are
+    asked for), because that order is the user's wish.
+    """
+    if not offers:
+        return ()
+    first = offers[0].type
+    markets = list(dict.fromkeys(offer.market for offer in offers))
+
+    def key(offer: Offer) -> tuple[int, bool, float]:
+        price = offer.price_hour if offer.price_hour is not None else math.inf
+        return markets.index(offer.market), offer.type != first, price
+
+    return tuple(sorted(offers, key=key))
+
+
+def volume_gb(config: Config, floor_gb: int, dataset_bytes: int) -> int:
+    """Return the root volume in GB. Raises `UsageError` when the given one cannot hold it all."""
+    known = floor_gb + ENVIRONMENT_GB[config.environment.manager] + 2 * dataset_bytes / 1e9
+    needed = max(SMALLEST_GB, math.ceil(known))
+    given = config.instance.volume_gb
+    if given is None:
+        return max(SMALLEST_GB, math.ceil(known * ROOM))
+    if given < needed:
+        raise UsageError(
+            f"a volume of {given} GB is too small: image {floor_gb} GB, environment "
+            f"{ENVIRONMENT_GB[config.environment.manager]} GB, dataset {dataset_bytes / 1e9:.1f} GB "
+            "and room to unpack it",
+            hint=f"set `instance.volume_gb` to {needed} or more, or leave it out",
+        )
+    return given
+
+
+def hourly(machine: float | None, volume: int) -> float | None:
+    """Return the price of an hour of machine, volume and public address together."""
+    if machine is None:
+        return None
+    return machine + storage_hour(volume) + IPV4_HOUR
+
+
+def storage_hour(volume: int) -> float:
+    """Return the price of an hour of the volume alone, which a stopped machine still costs."""
+    return volume * GP3_GB_MONTH / HOURS_A_MONTH
+
+
+def lease_hours(config: Config, price_hour: float | None) -> float:
+    """Return the lease in hours: the given hours, or what the given money buys, if less."""
+    hours = config.lease.hours
+    if config.lease.cost is not None and price_hour:
+        hours = min(hours, config.lease.cost / price_hour)
+    return hours
+
+
+def _actions(wanted: Wanted, offer: Offer | None, volume: int) -> tuple[Action, ...]:
+    alive = [machine for machine in wanted.observed.machines if machine.alive]
+    if any(machine.state in ("running", "pending") for machine in alive):
+        return ()
+    if alive:
+        machine = alive[-1]
+        return (
+            Action("start", f"start {machine.id}", "it is stopped, with your files on its disk", machine.id),
+        )
+    kind = offer.type if offer else wanted.config.instance.type[0]
+    market = offer.market if offer else "on-demand"
+    actions = [
+        Action("key-pair", "import an SSH key made here", "the private half never leaves this computer"),
+    ]
+    if wanted.config.instance.security_group is None:
+        source = f"{wanted.survey.ingress}/32" if wanted.survey.ingress else "your address"
+        actions.append(
+            Action("security-group", f"create a security group that admits {source} to SSH", "nobody else")
+        )
+    actions.append(
+        Action(
+            "launch",
+            f"launch one {kind} ({market}) with {volume} GB encrypted gp3",
+            "the training runs on it",
+        )
+    )
+    return tuple(actions)
+
+
+def _notes(config: Config, survey: Survey, price: float | None) -> tuple[str, ...]:
+    notes = [f"not known: {item}" for item in survey.missing]
+    if config.lease.cost is not None and price is None:
+        notes.append("`lease.cost` cannot be kept without a price; `lease.hours` is")
+    return tuple(notes)

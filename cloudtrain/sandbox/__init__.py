@@ -1,0 +1,10 @@
+"""The emulated cloud: EC2's API in front of real machines on this computer.
+
+Started only as `python -m cloudtrain.sandbox serve --state DIR`, by
+`cloudtrain.providers.sandbox`, and imported by nothing else: the road to a real cloud
+must not depend on its rehearsal. moto keeps the records of EC2; what it lacks (time,
+idempotency, in-use checks, images, machines) is here.
+
+Seams for what comes later: `machines.Kind` (a booted container instead of processes),
+`layer.Behaviour` (faults, quotas, spot), `images.price_list` (prices).
+"""

@@ -1,0 +1,178 @@
+"""Where EC2 behaves otherwise than moto: one function a call.
+
+Each takes the call and a way to let moto answer it, and may change either side.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from xml.sax.saxutils import escape
+
+from cloudtrain.sandbox import images
+from cloudtrain.sandbox.emulator import Emulator
+from cloudtrain.sandbox.fleet import CODES, Fleet, Life
+from cloudtrain.sandbox.launches import Launches
+from cloudtrain.sandbox.layer import Behaviour
+from cloudtrain.sandbox.wire import Forward, Reply, Request, failure, packed, tree, xml
+
+_FILTER = re.compile(r"Filter\.(\d+)\.Name")
+_SET = {"StartInstances": "pending", "StopInstances": "stopping", "TerminateInstances": "shutting-down"}
+_ALLOWED = {
+    "StartInstances": {"stopped", "running", "pending"},
+    "StopInstances": {"running", "stopping", "stopped"},
+    "TerminateInstances": set(CODES),
+}
+_NOTHING_TO_DO = {
+    "StartInstances": {"running", "pending"},
+    "StopInstances": {"stopping", "stopped"},
+    "TerminateInstances": {"shutting-down", "terminated"},
+}
+
+
+class Ec2:
+    """The calls that are not moto's alone."""
+
+    def __init__(self, emulator: Emulator, fleet: Fleet) -> None:
+        self._emulator = emulator
+        self._fleet = fleet
+        self._launches = Launches(emulator, fleet)
+
+    def behaviours(self) -> Mapping[tuple[str, str], Behaviour]:
+        """Return what to do for which call."""
+        return {
+            ("ec2", "RunInstances"): self._launches.run,
+            ("ec2", "DescribeInstances"): self.describe_instances,
+            ("ec2", "DescribeImages"): describe_images,
+            ("ec2", "StartInstances"): self.change,
+            ("ec2", "StopInstances"): self.change,
+            ("ec2", "TerminateInstances"): self.change,
+            ("ec2", "DeleteSecurityGroup"): self.delete_group,
+            ("ec2", "GetConsoleOutput"): self.console,
+        }
+
+    def describe_instances(self, request: Request, forward: Forward) -> Reply:
+        """Leave out what a describe does not see yet, and understand `client-token`."""
+        hidden = self._fleet.hidden()
+        unseen = [name for name in request.numbered("InstanceId") if name in hidden]
+        if unseen:
+            return _no_instance(request, unseen[0])
+        reply = forward(self._by_id(request))
+        return _without(reply, hidden) if hidden and reply.status == 200 else reply
+
+    def change(self, request: Request, forward: Forward) -> Reply:
+        """Start, stop or terminate: all of the named instances, or none of them."""
+        if request.params.get("DryRun") == "true":
+            return forward(request)
+        with self._emulator.lock:
+            lives: list[Life] = []
+            for name in request.numbered("InstanceId"):
+                life = self._fleet.get(name)
+                if life is None:
+                    return _no_instance(request, name)
+                refusal = _refused(request, life)
+                if refusal is not None:
+                    return refusal
+                lives.append(life)
+            changes = [self._changed(request.action, life) for life in lives]
+        return xml(request.action, f"<instancesSet>{''.join(changes)}</instancesSet>")
+
+    def delete_group(self, request: Request, forward: Forward) -> Reply:
+        """Refuse while an instance is in the group, as EC2 does."""
+        group_id = request.params.get("GroupId", "")
+        name = request.params.get("GroupName")
+        if name and not group_id:
+            found = self._emulator.ec2(request.region).get_security_group_from_name(name)
+            group_id = str(found.id) if found else ""
+        if self._fleet.users_of(group_id):
+            return failure(
+                request, "DependencyViolation", f"resource {group_id or name} has a dependent object"
+            )
+        return forward(request)
+
+    def console(self, request: Request, forward: Forward) -> Reply:  # noqa: ARG002 - moto has a text of 2006
+        """Return what the machine wrote to its console."""
+        name = request.params.get("InstanceId", "")
+        life = self._fleet.get(name)
+        if life is None:
+            return _no_instance(request, name)
+        text = base64.b64encode(life.machine.console().encode()).decode() if life.machine else ""
+        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        inner = (
+            f"<instanceId>{escape(name)}</instanceId><timestamp>{stamp}</timestamp><output>{text}</output>"
+        )
+        return xml(request.action, inner)
+
+    def _by_id(self, request: Request) -> Request:
+        params = dict(request.params)
+        for name, value in request.params.items():
+            match = _FILTER.fullmatch(name)
+            if match is None or value != "client-token":
+                continue
+            prefix = f"Filter.{match[1]}."
+            tokens = {v for k, v in params.items() if k.startswith(f"{prefix}Value.")}
+            ids = self._launches.ids_of(request.region, tokens) or ["i-none"]
+            params = {k: v for k, v in params.items() if not k.startswith(prefix)}
+            params[name] = "instance-id"
+            params |= {f"{prefix}Value.{number}": one for number, one in enumerate(ids, 1)}
+        return request.with_params(params)
+
+    def _changed(self, action: str, life: Life) -> str:
+        before = life.state
+        if before not in _NOTHING_TO_DO[action]:
+            steps = {
+                "StartInstances": self._fleet.start,
+                "StopInstances": self._fleet.stop,
+                "TerminateInstances": self._fleet.terminate,
+            }
+            steps[action](life)
+        now = life.state
+        return (
+            f"<item><instanceId>{life.record.id}</instanceId>"
+            f"<currentState><code>{CODES[now]}</code><name>{now}</name></currentState>"
+            f"<previousState><code>{CODES[before]}</code><name>{before}</name></previousState></item>"
+        )
+
+
+def describe_images(request: Request, forward: Forward) -> Reply:
+    """Say the real size of the root snapshot, where moto says 15 GB of every image."""
+    reply = forward(request)
+    if reply.status != 200:
+        return reply
+    root = tree(reply)
+    for item in root.findall(".//{*}item"):
+        image = images.BY_ID.get(item.findtext("{*}imageId", ""))
+        for size in item.findall(".//{*}volumeSize") if image else ():
+            size.text = str(image.floor_gb) if image else size.text
+    return packed(reply, root)
+
+
+def _refused(request: Request, life: Life) -> Reply | None:
+    name, action = life.record.id, request.action
+    if action == "TerminateInstances" and str(life.record.disable_api_termination).lower() == "true":
+        text = f"The instance '{name}' may not be terminated. Modify its 'disableApiTermination' instance attribute and try again."
+        return failure(request, "OperationNotPermitted", text)
+    if life.state not in _ALLOWED[action]:
+        verb = action.removesuffix("Instances").lower()
+        text = f"The instance '{name}' is not in a state from which it can be {verb}{'ped' if verb == 'stop' else 'ed'}."
+        return failure(request, "IncorrectInstanceState", text)
+    return None
+
+
+def _no_instance(request: Request, name: str) -> Reply:
+    return failure(request, "InvalidInstanceID.NotFound", f"The instance ID '{name}' does not exist")
+
+
+def _without(reply: Reply, hidden: set[str]) -> Reply:
+    root = tree(reply)
+    for reservations in root.findall(".//{*}reservationSet"):
+        for reservation in list(reservations):
+            instances = reservation.find("{*}instancesSet")
+            for item in list(instances if instances is not None else ()):
+                if instances is not None and item.findtext("{*}instanceId") in hidden:
+                    instances.remove(item)
+            if instances is None or len(instances) == 0:
+                reservations.remove(reservation)
+    return packed(reply, root)

@@ -1,0 +1,149 @@
+"""One sandbox from start to end: bind, say where, serve, watch, and leave nothing.
+
+It ends on SIGTERM, and by itself a while after its last living instance and the last
+moment somebody wanted it. Deciding to end takes the same lock as finding a running
+sandbox, so that nobody is handed one that is about to go.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from cloudtrain import __version__
+from cloudtrain.errors import CloudtrainError
+from cloudtrain.sandbox import services
+from cloudtrain.sandbox.ec2 import Ec2
+from cloudtrain.sandbox.emulator import Emulator
+from cloudtrain.sandbox.fleet import Fleet
+from cloudtrain.sandbox.guard import Guard
+from cloudtrain.sandbox.layer import Layer
+from cloudtrain.sandbox.process import ProcessKind, process_kind
+from cloudtrain.sandbox.state import Delays, State
+
+if TYPE_CHECKING:
+    from werkzeug.serving import BaseWSGIServer
+
+REGION = "us-east-1"
+
+
+def serve(state: State, ready_fd: int | None) -> int:
+    """Serve until told to end. `ready_fd` gets one JSON line: ready, or why not."""
+    lock = state.serve_alone()
+    if lock is None:
+        _tell(ready_fd, {"ready": True})
+        return 0
+    try:
+        state.prepare()
+        kind = process_kind(state)
+        kind.reap()
+    except CloudtrainError as error:
+        _tell(ready_fd, {"error": error.message, "hint": error.hint})
+        return error.exit_code
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: ended.set())
+    emulator = Emulator(state.root / "images.json")
+    fleet = Fleet(emulator, kind, Delays.of(os.environ))
+    server, layer = _server(state, kind, emulator, fleet)
+    threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True, name="http").start()
+    _tell(ready_fd, {"ready": True})
+    _watch(state, fleet, layer, ended, Delays.of(os.environ).idle)
+    server.shutdown()
+    fleet.close()
+    kind.reap()
+    state.clear()
+    return 0
+
+
+def reap(state: State) -> int:
+    """End and delete what a killed server left; nothing while one lives."""
+    lock = state.serve_alone()
+    if lock is None:
+        return 0
+    state.prepare()
+    process_kind(state).reap()
+    state.clear()
+    return 0
+
+
+def _server(
+    state: State, kind: ProcessKind, emulator: Emulator, fleet: Fleet
+) -> tuple[BaseWSGIServer, Layer]:
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002, ANN401 - werkzeug's signature
+            if type == "error":
+                print(message % args, file=sys.stderr)  # noqa: T201 - stderr is the log
+
+    def not_yet(*_: Any) -> list[bytes]:  # noqa: ANN401
+        return []
+
+    server = make_server("127.0.0.1", 0, not_yet, threaded=True, request_handler=Quiet)
+    host = f"127.0.0.1:{server.server_port}"
+    guard = Guard(host, f"SANDBOX{secrets.token_hex(10).upper()}", secrets.token_urlsafe(32))
+    behaviours = {**Ec2(emulator, fleet).behaviours(), **services.behaviours()}
+    layer = Layer(guard, behaviours, emulator.forward, state.calls)
+    server.app = layer
+    state.publish(
+        {
+            "url": f"http://{host}",
+            "region": REGION,
+            "access_key": guard.access_key,
+            "secret_key": guard.secret_key,
+            "ssh_port": kind.ssh_port,
+            "login_user": kind.login_user,
+            "pid": os.getpid(),
+            "version": __version__,
+        }
+    )
+    return server, layer
+
+
+def _watch(state: State, fleet: Fleet, layer: Layer, ended: threading.Event, idle_s: float) -> None:
+    busy = time.monotonic()
+    while not ended.wait(min(1.0, idle_s / 4)):
+        if fleet.alive():
+            busy = time.monotonic()
+        unused = min(time.monotonic() - busy, layer.unused_s, _untouched(state))
+        if unused >= idle_s and _withdrawn(state, idle_s):
+            return
+
+
+def _withdrawn(state: State, idle_s: float) -> bool:
+    """Take the endpoint away, unless somebody has just been given it."""
+    with (state.root / "starting.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if _untouched(state) < idle_s:
+            return False
+        state.endpoint.unlink(missing_ok=True)
+        return True
+
+
+def _untouched(state: State) -> float:
+    try:
+        return time.time() - state.touched.stat().st_mtime
+    except OSError:
+        return float("inf")
+
+
+def _tell(ready_fd: int | None, message: dict[str, object]) -> None:
+    if ready_fd is None:
+        return
+    try:
+        os.write(ready_fd, json.dumps(message).encode() + b"\n")
+    except BrokenPipeError:
+        return
+    finally:
+        os.close(ready_fd)

@@ -1,0 +1,116 @@
+"""How a training is doing, read from the files that the trainer itself writes.
+
+ultralytics counts epochs from 1, yolov5 from 0 and pads its column names with
+spaces; both write a row before the checkpoint it belongs to, so a row may be torn,
+and may come twice after a resume: the last whole one counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from cloudtrain.models.config import Config
+from cloudtrain.models.run import Layout
+from cloudtrain.models.training import TrainingStatus
+from cloudtrain.ssh.remote import Remote
+from cloudtrain.training.lines import last_state
+from cloudtrain.training.scripts import script
+from cloudtrain.training.session import parse_session
+
+NOT_METRICS = ("epoch", "time")
+
+
+def status(remote: Remote, layout: Layout, config: Config) -> TrainingStatus | None:
+    """Return how the newest session is doing, None when there is none; one round trip."""
+    patterns = config.train.outputs if config.train.kind == "script" else ()
+    answer = remote.script(script("session-status.sh"), layout.root, *patterns).stdout
+    if not answer.strip():
+        return None
+    return parse_status(answer, layout, config)
+
+
+def parse_results(csv_text: str, kind: str) -> tuple[int | None, dict[str, float]]:
+    """Return the finished epochs, counted from 1, and the last row's metrics by their own names.
+
+    `kind` is `train.kind`; a results.csv that a script writes is taken to count from 1.
+    Rows with fewer cells than the header are being written, and do not count.
+    """
+    lines = [line for line in csv_text.splitlines() if line.strip()]
+    if not lines:
+        return None, {}
+    names = [name.strip() for name in lines[0].split(",")]
+    cells = next((row for row in _rows(lines[1:]) if len(row) == len(names)), None)
+    if cells is None:
+        return None, {}
+    row = {
+        name: number for name, cell in zip(names, cells, strict=True) if (number := _number(cell)) is not None
+    }
+    epoch = row.get("epoch")
+    counted = None if epoch is None else int(epoch) + (kind == "yolov5")
+    return counted, {name: value for name, value in row.items() if name not in NOT_METRICS}
+
+
+def parse_status(answer: str, layout: Layout, config: Config) -> TrainingStatus:
+    """Read what session-status.sh prints."""
+    said = _read(answer)
+    session, kind = parse_session(said.session, layout)
+    epoch, metrics = parse_results("\n".join(said.rows), kind)
+    path, age = None, None
+    if said.checkpoint:
+        modified, path = said.checkpoint.split("\t", 1)
+        age = max(0.0, said.now - float(modified))
+    return TrainingStatus(
+        session=session,
+        epoch=epoch,
+        epochs=_whole(said.epochs) or _whole(str(config.train.args.get("epochs", ""))),
+        metrics=metrics,
+        checkpoint=path,
+        checkpoint_age_s=age,
+        last_line=last_state(said.log),
+    )
+
+
+@dataclass(slots=True)
+class _Said:
+    session: str = ""
+    now: float = 0.0
+    checkpoint: str = ""
+    epochs: str = ""
+    rows: list[str] = field(default_factory=list[str])
+    log: str = ""
+
+
+def _read(answer: str) -> _Said:
+    head, _, log = answer.partition("\nlog\t\n")
+    said = _Said(log=log)
+    for line in head.splitlines():
+        name, _, value = line.partition("\t")
+        if name == "session":
+            said.session = value
+        elif name == "now":
+            said.now = float(value)
+        elif name == "checkpoint":
+            said.checkpoint = value
+        elif name == "epochs":
+            said.epochs = value
+        elif name == "row":
+            said.rows.append(value)
+    return said
+
+
+def _rows(lines: list[str]) -> Iterator[list[str]]:
+    """Yield the rows' cells, the last first."""
+    for line in reversed(lines):
+        yield [cell.strip() for cell in line.split(",")]
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text.strip().isdigit() else None

@@ -1,0 +1,153 @@
+"""Sessions: begun, listed, entered, ended.
+
+The training is the child of a supervisor that screen shows. Its output goes to a log
+file directly, so a window that stands still (Ctrl-S, a dead terminal) cannot stop it;
+it ignores the hang-up, so it outlives screen itself; Ctrl-C in the window reaches it.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import cast
+
+from cloudtrain.errors import RefusedError, StepError
+from cloudtrain.models.config import Config
+from cloudtrain.models.machine import Facts
+from cloudtrain.models.run import Layout
+from cloudtrain.models.training import Session, SessionState
+from cloudtrain.paths import shipped
+from cloudtrain.ssh.remote import Remote
+from cloudtrain.training.command import build_command, settings
+from cloudtrain.training.scripts import script
+
+EXISTS = 17
+"""Exit code of session-start.sh.j2 when the session's folder is there already."""
+
+
+def start(
+    remote: Remote,
+    config: Config,
+    layout: Layout,
+    *,
+    slug: str,
+    python: str,
+    number: int,
+    dataset_yaml: str | None,
+    model: str,
+    facts: Facts,
+) -> Session:
+    """Start session `number` and return it once its supervisor runs; one round trip.
+
+    `python` is the environment's interpreter and `dataset_yaml` a path, both on the
+    machine; `model` is a name, or the path there of a file. Without screen the session
+    is detached all the same, and `Session.screen` is empty. Raises `UsageError` for a
+    config that cannot be run, `RefusedError` when the number is taken, and `StepError`
+    when nothing came up.
+    """
+    run_dir = layout.run_dir(number)
+    gpus = sum(1 for gpu in facts.gpus if gpu.driver is not None)
+    argv, env = build_command(
+        config, layout, python=python, run_dir=run_dir, dataset_yaml=dataset_yaml, model=model, gpus=gpus
+    )
+    _, text = starting(
+        layout,
+        kind=config.train.kind,
+        argv=argv,
+        env=env,
+        python=python,
+        number=number,
+        screen=f"{slug}-{number:03d}",
+    )
+    result = remote.script(text, timeout=90, check=False)
+    if result.code == EXISTS:
+        raise RefusedError(
+            f"session {number:03d} is there already",
+            hint="`cloudtrain status` shows it, `cloudtrain train` starts the next",
+        )
+    if not result.ok:
+        raise StepError(
+            f"the training did not start (exit {result.code}):\n{result.tail}",
+            hint="`cloudtrain ssh` lets you look at the machine",
+        )
+    return parse_session(result.stdout, layout)[0]
+
+
+def stop(remote: Remote, layout: Layout, session: Session, *, grace_s: int = 20) -> Session:
+    """End everything the session started, and its screen; return how it ended.
+
+    Every process of it gets TERM, and KILL after `grace_s` seconds. A session that
+    ended before stays as it was.
+    """
+    folder = layout.session(session.number)
+    result = remote.script(script("session-stop.sh"), folder, str(grace_s), timeout=grace_s + 60)
+    return parse_session(result.stdout, layout)[0]
+
+
+def sessions(remote: Remote, layout: Layout) -> tuple[Session, ...]:
+    """Return every session of the run, oldest first; one round trip."""
+    result = remote.script(script("session-list.sh"), layout.root)
+    return tuple(parse_session(line, layout)[0] for line in result.stdout.splitlines())
+
+
+def attach_command(session: Session) -> list[str]:
+    """Return the words to give `ssh -t` to enter the session's screen, beside others in it.
+
+    They hold no character a shell would change. Without screen it shows the log instead.
+    """
+    return ["bash", str(PurePosixPath(session.log).parent / "attach.sh")]
+
+
+def parse_session(line: str, layout: Layout) -> tuple[Session, str]:
+    """Read one line of session-lib.sh's `describe`: the session, and its kind.
+
+    Raises `StepError` when the machine's answer is something else.
+    """
+    fields = line.rstrip("\n").split("\t")
+    if len(fields) != 8 or not fields[0].isdigit():
+        raise StepError(f"the machine gave a strange answer about a session: `{line.strip()[:200]}`")
+    number, kind, state, screen, run_dir, began, ended, code = fields
+    session = Session(
+        number=int(number),
+        screen=screen,
+        state=cast("SessionState", state),
+        run_dir=run_dir or layout.run_dir(int(number)),
+        log=f"{layout.session(int(number))}/train.log",
+        started=_time(began),
+        ended=_time(ended),
+        exit_code=int(code) if code else None,
+    )
+    return session, kind
+
+
+def starting(
+    layout: Layout, *, kind: str, argv: list[str], env: dict[str, str], python: str, number: int, screen: str
+) -> tuple[str, str]:
+    """Return the supervisor's script, and the one that writes it down and starts it."""
+    from cloudtrain.render import render  # the template engine costs 0.1 s, and only a start needs it
+
+    bin_dir = str(PurePosixPath(python).parent) if "/" in python else ""
+    common = {
+        "dir": layout.session(number),
+        "run_dir": layout.run_dir(number),
+        "screen": screen,
+        "kind": kind,
+    }
+    supervisor = render(
+        "session.sh.j2",
+        **common,
+        argv=argv,
+        env=env,
+        bin=bin_dir,
+        prefix=str(PurePosixPath(bin_dir).parent),
+        runs=f"{layout.root}/runs",
+        project=layout.project,
+        settings=json.dumps(settings(layout)),
+    )
+    attach = (shipped("templates") / "session-attach.sh").read_text()
+    return supervisor, render("session-start.sh.j2", **common, script=supervisor, attach=attach)
+
+
+def _time(epoch: str) -> datetime | None:
+    return datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else None

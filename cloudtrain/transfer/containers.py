@@ -1,0 +1,97 @@
+"""Is a checkpoint whole? Answered from its container, never by unpickling it.
+
+A pickle runs code when it is loaded, and a machine that trained other people's
+code must not run any here. PyTorch writes zip archives: the directory is at the
+very end, and every member has a CRC-32, so reading all of it proves every byte
+that a loader would read. safetensors says in its header how long the file must
+be. For anything else only its hash, and its standing still, can speak.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from cloudtrain.errors import TornCheckpoint
+
+Proof = Literal["zip", "safetensors", "still"]
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors", ".onnx", ".bin", ".h5", ".keras", ".npz")
+ZIPPED = (".pt", ".pth", ".ckpt", ".keras", ".npz")
+HEADER_LIMIT = 100_000_000
+"""The longest header that the safetensors format allows, in bytes."""
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether a file of this name holds weights."""
+    return name.lower().endswith(CHECKPOINTS)
+
+
+def prove(path: Path, name: str = "") -> Proof:
+    """Read a file as the container that its name promises (`name`, else the path's own).
+
+    Returns how it was proven; `still` means that the format has no proof of its own,
+    and that its hash and its standing still must do. Raises `TornCheckpoint`.
+    """
+    name = (name or path.name).lower()
+    size = path.stat().st_size
+    if size == 0:
+        raise TornCheckpoint(f"`{path.name}` is empty")
+    with path.open("rb") as file:
+        start = file.read(8)
+    if name.endswith(".safetensors"):
+        _prove_safetensors(path, size)
+        return "safetensors"
+    if name.endswith(ZIPPED) and not (start[:1] == b"\x80" or start.startswith(b"\x89HDF")):
+        _prove_zip(path)
+        return "zip"
+    return "still"
+
+
+def _prove_zip(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if not members:
+                raise TornCheckpoint(f"`{path.name}` is an empty archive")
+            for member in members:
+                with archive.open(member) as file:
+                    while file.read(1 << 20):  # the CRC is compared when the end is read
+                        pass
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        ValueError,
+        NotImplementedError,
+        RuntimeError,
+        IndexError,
+    ) as error:
+        raise TornCheckpoint(f"`{path.name}` is not a whole archive: {error}") from error
+
+
+def _prove_safetensors(path: Path, size: int) -> None:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > HEADER_LIMIT or 8 + length > size:
+            raise TornCheckpoint(f"`{path.name}` is shorter than its header")
+        raw = file.read(length)
+    try:
+        header = cast("dict[str, dict[str, Any]]", json.loads(raw))
+        spans = sorted(
+            (int(tensor["data_offsets"][0]), int(tensor["data_offsets"][1]))
+            for name, tensor in header.items()
+            if name != "__metadata__"
+        )
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise TornCheckpoint(f"the header of `{path.name}` cannot be read") from error
+    end = 0
+    for start, stop in spans:
+        if start != end or stop < start:
+            raise TornCheckpoint(f"the tensors of `{path.name}` do not follow each other")
+        end = stop
+    if 8 + length + end != size:
+        raise TornCheckpoint(f"`{path.name}` has {size} bytes and its header says {8 + length + end}")

@@ -1,0 +1,192 @@
+"""The dataset of a configuration: is it there, how big is it, what moves.
+
+`inspect_dataset` runs before anything is created in a cloud, so everything that
+can be wrong with a dataset here is said then, with file and line. Nothing on this
+machine is changed; the machine's data.yaml is written from the local one.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cloudtrain.errors import ConfigError, Problem
+from cloudtrain.models.config import Config
+from cloudtrain.transfer.datayaml import DataYaml, key_lines, read_data_yaml
+from cloudtrain.transfer.scan import file_entry, scan_data
+from cloudtrain.transfer.tree import Entry, Tree, made, tree_of
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+"""What can be unpacked with what every Linux machine has."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSource:
+    """A dataset that was found to be in order.
+
+    `size_bytes` is the room it takes on the machine, archives unpacked (an estimate
+    where an archive does not say); 0 when nobody here can know. `files` and `bytes`
+    are what moves. `where` is the file, the folder or the address.
+    """
+
+    kind: Literal["yaml", "folder", "archive", "remote"]
+    where: str
+    files: int
+    bytes: int
+    size_bytes: int
+    tree: Tree
+    data_yaml: DataYaml | None = None
+    sha256: str | None = None
+
+
+def inspect_dataset(config: Config, base: Path) -> DatasetSource | None:
+    """Find and check the configured dataset; None when none is configured.
+
+    `base` is the folder of cloudtrain.yaml. Raises `ConfigError` with file, line and
+    next step when something is missing or broken.
+    """
+    if config.dataset.source is not None:
+        return _remote(config, base)
+    path = _locate(config, base)
+    if path is None:
+        return None
+    if path.is_dir():
+        return _folder(path, base)
+    if _is_archive(path):
+        return _archive(path, base)
+    found = _read_yaml(path, config, base)
+    tree = _yaml_tree(found)
+    return DatasetSource("yaml", str(path), len(tree.files), tree.bytes, tree.bytes, tree, found)
+
+
+def dataset_tree(source: DatasetSource) -> Tree:
+    """Look again at what moves for a dataset: it may have changed since it was inspected."""
+    if source.data_yaml is not None:
+        return _yaml_tree(source.data_yaml)
+    if source.kind == "folder":
+        return scan_data(Path(source.where), skip=_is_cache)
+    if source.kind == "archive":
+        path = Path(source.where)
+        return tree_of([file_entry(path, path.name)], [])
+    return source.tree
+
+
+def dataset_digest(source: DatasetSource) -> str:
+    """Return a digest of the dataset's names, sizes and times; equal means unchanged."""
+    return source.tree.digest
+
+
+def dataset_places(config: Config, base: Path) -> dict[str, str]:
+    """Map the real path of each folder (or archive) that moves as dataset to its place there.
+
+    Places are relative to the remote dataset. Counts no files. Raises `ConfigError`.
+    """
+    path = None if config.dataset.source is not None else _locate(config, base)
+    if path is None:
+        return {}
+    if path.is_dir() or _is_archive(path):
+        return {os.path.realpath(path): ""}
+    found = _read_yaml(path, config, base)
+    return {os.path.realpath(folder): remote for folder, remote in found.folders}
+
+
+def _locate(config: Config, base: Path) -> Path | None:
+    """Find the data.yaml, folder or archive that `dataset.path` means."""
+    given = config.dataset.path
+    if given is None:
+        return None
+    path = base / Path(given).expanduser()
+    if path.is_dir() and config.train.kind != "script":
+        path = next((path / name for name in ("data.yaml", "dataset.yaml") if (path / name).is_file()), path)
+    if path.is_dir() or (path.is_file() and (_is_archive(path) or path.suffix.lower() in (".yaml", ".yml"))):
+        return path
+    if not path.exists():
+        raise _problem(base, "path", f"`dataset.path: {given}` is not there (looked for `{path}`)")
+    known = f"neither a data.yaml, nor a folder, nor one of {', '.join(ARCHIVES)}"
+    raise _problem(base, "path", f"`dataset.path: {given}` is {known}")
+
+
+def _is_archive(path: Path) -> bool:
+    return path.name.lower().endswith(ARCHIVES)
+
+
+def _read_yaml(path: Path, config: Config, base: Path) -> DataYaml:
+    shown = os.path.relpath(path, base) if path.is_relative_to(base) else str(path)
+    return read_data_yaml(path, shown, (base, base / config.project.path, Path.cwd()))
+
+
+def _yaml_tree(found: DataYaml) -> Tree:
+    entries: list[Entry] = []
+    left_out = list(found.notes)
+    for folder, remote in found.folders:
+        part = scan_data(folder, f"{remote}/" if remote else "", skip=_is_cache)
+        entries += part.entries
+        left_out += part.left_out
+    entries += [file_entry(path, remote) for path, remote in found.files]
+    entries += [made(name, text.encode()) for name, text in found.lists]
+    return tree_of(entries, left_out, follow=True)
+
+
+def _is_cache(name: str) -> bool:
+    """Whether a trainer made it: both write `*.cache` beside the labels, for one machine only."""
+    return name.endswith((".cache", ".cache.npy"))
+
+
+def _folder(path: Path, base: Path) -> DatasetSource:
+    tree = scan_data(path, skip=_is_cache)
+    if not tree.files:
+        raise _problem(base, "path", f"the dataset folder `{path}` holds no files")
+    return DatasetSource("folder", str(path), len(tree.files), tree.bytes, tree.bytes, tree)
+
+
+def _archive(path: Path, base: Path) -> DatasetSource:
+    try:
+        unpacked = _unpacked_size(path)
+    except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
+        raise _problem(base, "path", f"the archive `{path}` cannot be read: {error}") from error
+    tree = tree_of([file_entry(path, path.name)], [])
+    return DatasetSource("archive", str(path), 1, tree.bytes, tree.bytes + unpacked, tree)
+
+
+def _unpacked_size(path: Path) -> int:
+    """Bytes after unpacking: read from a zip's directory or a plain tar's headers, else guessed."""
+    name = path.name.lower()
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    if name.endswith(".tar"):
+        with tarfile.open(path) as archive:
+            return sum(member.size for member in archive)
+    with tarfile.open(path) as archive:
+        archive.next()
+    return 3 * path.stat().st_size
+
+
+def _remote(config: Config, base: Path) -> DatasetSource:
+    source = config.dataset.source or ""
+    if config.dataset.path is not None:
+        raise _problem(base, "path", "give either `dataset.path` or `dataset.source`, not both")
+    if not source.startswith("https://"):
+        raise _problem(
+            base, "source", f"`{source}` cannot be fetched by the machine: give an https:// address"
+        )
+    if not source.split("?", 1)[0].lower().endswith(ARCHIVES):
+        raise _problem(base, "source", f"`{source}` must name an archive: {', '.join(ARCHIVES)}")
+    tree = tree_of([made("source", f"{source}\n{config.dataset.sha256 or ''}".encode())], [])
+    return DatasetSource("remote", source, 0, 0, 0, tree, sha256=config.dataset.sha256)
+
+
+def _problem(base: Path, key: str, message: str) -> ConfigError:
+    file = base / "cloudtrain.yaml"
+    try:
+        line = key_lines(file.read_text(encoding="utf-8")).get(f"dataset.{key}", 0)
+    except OSError:
+        line = 0
+    return ConfigError(
+        (Problem("cloudtrain.yaml", line, message),),
+        hint="set `dataset.path` in cloudtrain.yaml; paths are relative to that file",
+    )

@@ -1,0 +1,303 @@
+"""A detection dataset as a data.yaml describes it, and what of it has to move.
+
+Follows what the two trainers do with such a file (ultralytics 8.4
+`check_det_dataset`, yolov5 `check_dataset`): `path` is the root, relative to the
+file, the working folder or the checkout; `train`, `val` and `test` are folders,
+lists of image paths (.txt), or YAML lists of either; the labels of an image lie
+where the last `/images/` of its path reads `/labels/`, else beside it. The
+local file is only read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from cloudtrain.errors import ConfigError, Problem
+
+SPLITS = ("train", "val", "test")
+IMAGES = frozenset(
+    (
+        "avif",
+        "bmp",
+        "dng",
+        "heic",
+        "heif",
+        "jp2",
+        "jpeg",
+        "jpeg2000",
+        "jpg",
+        "mpo",
+        "pfm",
+        "png",
+        "tif",
+        "tiff",
+        "webp",
+    )
+)
+"""Suffixes that the trainers take for images."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataYaml:
+    """What moves: `folders` whole and `files` singly, here to there; `lists` are written anew.
+
+    Remote paths are relative to the dataset's folder on the machine, "" is itself.
+    """
+
+    file: Path
+    document: dict[str, Any]
+    folders: tuple[tuple[Path, str], ...]
+    files: tuple[tuple[Path, str], ...]
+    lists: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
+
+    def render(self, data: str) -> str:
+        """Return the text of the remote data.yaml when the dataset lies in `data`."""
+        import yaml
+
+        kept = {key: value for key, value in self.document.items() if key not in ("path", "download")}
+        return yaml.safe_dump({"path": data, **kept}, sort_keys=False, allow_unicode=True, width=4096)
+
+
+def read_data_yaml(file: Path, shown: str, bases: tuple[Path, ...]) -> DataYaml:
+    """Read and check a data.yaml. `shown` is its name in messages.
+
+    A relative `path` is looked for from the file's folder and then from `bases`.
+    Raises `ConfigError` with every problem at once.
+    """
+    document, lines = _load(file, shown)
+    if "val" not in document and "validation" in document:
+        document["val"] = document.pop("validation")
+    reader = _Reader(file, shown, lines, document)
+    reader.check_names()
+    for split in ("train", "val"):
+        if not document.get(split):
+            reader.problem(split, f"`{split}:` is missing: the trainers need both `train` and `val`")
+    if not reader.problems:
+        reader.choose_root(bases)
+        for split in SPLITS:
+            reader.split(split)
+    if reader.problems:
+        raise ConfigError(
+            tuple(reader.problems), hint=f"correct `{shown}`, or name another with `dataset.path`"
+        )
+    return reader.result()
+
+
+def key_lines(text: str) -> dict[str, int]:
+    """Return the 1-based line of every top-level key and of `a.b` below it; {} if it is no YAML."""
+    import yaml
+
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return {}
+    return dict(_keys(node, ""))
+
+
+def _keys(node: object, above: str) -> Iterator[tuple[str, int]]:
+    import yaml
+
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in cast("list[tuple[yaml.Node, yaml.Node]]", node.value):
+        name = f"{above}{key.value}"
+        yield name, key.start_mark.line + 1
+        if not above:
+            yield from _keys(value, f"{name}.")
+
+
+def _load(file: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
+    import yaml
+
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 0
+        what = getattr(error, "problem", None) or "cannot be read"
+        raise ConfigError((Problem(shown, line, f"this is no YAML: {what}"),)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError((Problem(shown, 0, f"cannot be read: {error}"),)) from error
+    if not isinstance(document, dict):
+        raise ConfigError((Problem(shown, 1, "expected `train:`, `val:` and `names:`"),))
+    return cast("dict[str, Any]", document), key_lines(text)
+
+
+@dataclass(slots=True)
+class _Reader:
+    file: Path
+    shown: str
+    lines: dict[str, int]
+    document: dict[str, Any]
+    root: Path = field(default_factory=Path)
+    rootless: bool = False
+    problems: list[Problem] = field(default_factory=list[Problem])
+    notes: list[str] = field(default_factory=list[str])
+    folders: dict[Path, str] = field(default_factory=dict[Path, str])
+    files: dict[Path, str] = field(default_factory=dict[Path, str])
+    lists: dict[str, str] = field(default_factory=dict[str, str])
+    anchors: dict[Path, str] = field(default_factory=dict[Path, str])
+
+    def problem(self, key: str, message: str) -> None:
+        self.problems.append(Problem(self.shown, self.lines.get(key, 0), message))
+
+    def check_names(self) -> None:
+        names, count = self.document.get("names"), self.document.get("nc")
+        if names is None and count is None:
+            self.problem("names", "`names:` is missing: the trainers need the classes' names")
+        elif names is not None and not isinstance(names, (list, dict)):
+            self.problem("names", "`names:` must be a list, or a mapping from number to name")
+        elif names is not None and count is not None and str(len(cast("list[Any]", names))) != str(count):
+            self.problem("nc", f"`nc: {count}`, but `names:` has {len(cast('list[Any]', names))}")
+
+    def choose_root(self, bases: tuple[Path, ...]) -> None:
+        given = str(self.document.get("path") or "")
+        home = self.file.parent
+        if not given:
+            candidates = [home, *bases]
+        else:
+            candidates = [base / os.path.expanduser(given) for base in (home, *bases, home.parent)]  # noqa: PTH111
+        required = [value for split in ("train", "val") for value in _values(self.document[split])]
+        fits = (root for root in candidates if all(_find(root, value) for value in required))
+        some = (root for root in candidates if root.is_dir())
+        self.root = Path(os.path.realpath(next(fits, next(some, candidates[0]))))
+        if given and not self.root.is_dir():
+            self.problem("path", f"`path: {given}` is not there (looked for `{candidates[0]}`)")
+            self.rootless = True
+
+    def split(self, split: str) -> None:
+        """Find one split, note what moves for it, and rewrite it in the document."""
+        given = self.document.get(split)
+        if not given or self.rootless:
+            self.document.pop(split, None)
+            return
+        remote: list[str] = []
+        for value in _values(given):
+            path = _find(self.root, value)
+            if path is None and split == "test":
+                self.notes.append(f"test: {value} (not there; `test:` is left out on the machine)")
+            elif path is None:
+                self.problem(split, f"`{split}: {value}` is not there (looked for `{self.root / value}`)")
+            elif path.is_dir():
+                remote.append(self.folder(split, path) or ".")
+            else:
+                remote.append(self.list_file(split, path))
+        self.document[split] = remote if isinstance(given, list) else (remote or [""])[0]
+        if not remote:
+            self.document.pop(split)
+
+    def folder(self, split: str, path: Path) -> str:
+        """Take a folder of images and its labels; return where it will lie."""
+        if not _any_file(path, IMAGES):
+            self.problem(split, f"`{split}:` has no images: nothing of a known suffix in `{path}`")
+        labels = _labels_of(path)
+        self.folders[path] = self.place(path)
+        if labels is not None and labels.is_dir():
+            self.folders[labels] = self.place(labels)
+        if split == "train" and not _any_file(labels or path, frozenset(("txt",))):
+            self.problem(split, f"`{split}:` has no labels: no .txt in `{labels or path}`")
+        return self.folders[path]
+
+    def list_file(self, split: str, path: Path) -> str:
+        """Take every image that a list names, and its label; return where the new list will lie."""
+        rows: list[str] = []
+        missing = 0
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+            if not (given := line.strip()):
+                continue
+            image = self.listed(path, given)
+            if image is None:
+                missing += 1
+                if missing == 1:
+                    self.problems.append(Problem(str(path), number, f"`{given}` is not there"))
+                continue
+            self.files[image] = self.place(image)
+            label = _label_of(image)
+            if label.is_file():
+                self.files[label] = self.place(label)
+            rows.append(f"./{self.files[image]}")
+        if not rows and not missing:
+            self.problem(split, f"`{split}:` names no image: `{path}` is empty")
+        name = f"{split}-{len(self.lists)}.txt"
+        self.lists[name] = "".join(f"{row}\n" for row in rows)
+        return name
+
+    def listed(self, file: Path, given: str) -> Path | None:
+        base = file.parent if given.startswith("./") else self.root
+        for folder in (base, file.parent, self.file.parent):
+            path = Path(os.path.abspath(folder / given))  # noqa: PTH100  (a linked image keeps its name)
+            if path.is_file():
+                return path
+        return None
+
+    def place(self, path: Path) -> str:
+        """Return where `path` lies below the remote dataset, so that labels are found from images."""
+        if path == self.root:
+            return ""
+        if path.is_relative_to(self.root):
+            return path.relative_to(self.root).as_posix()
+        anchor = _anchor(path)
+        name = self.anchors.setdefault(anchor, f"outside-{len(self.anchors) + 1}")
+        rest = path.relative_to(anchor).as_posix()
+        return name if rest == "." else f"{name}/{rest}"
+
+    def result(self) -> DataYaml:
+        return DataYaml(
+            self.file,
+            self.document,
+            tuple(self.folders.items()),
+            tuple(self.files.items()),
+            tuple(self.lists.items()),
+            tuple(self.notes),
+        )
+
+
+def _values(given: object) -> list[str]:
+    if isinstance(given, list):
+        return [str(value) for value in cast("list[object]", given)]
+    return [str(given)]
+
+
+def _find(root: Path, value: str) -> Path | None:
+    """Resolve one split as ultralytics does: a `../` too many is forgiven (Roboflow writes it)."""
+    options = [root / value]
+    if value.startswith("../"):
+        options.append(root / value[3:])
+    for option in options:
+        if option.exists():
+            return Path(os.path.abspath(option))  # noqa: PTH100  (`/images/` may be a link's name)
+    return None
+
+
+def _labels_of(folder: Path) -> Path | None:
+    """The labels' folder of a folder of images; None when they lie inside it."""
+    parts = list(folder.parts)
+    if "images" not in parts:
+        return None
+    last = len(parts) - 1 - parts[::-1].index("images")
+    return Path(*parts[:last], "labels", *parts[last + 1 :])
+
+
+def _label_of(image: Path) -> Path:
+    return ((_labels_of(image.parent) or image.parent) / image.name).with_suffix(".txt")
+
+
+def _anchor(path: Path) -> Path:
+    for name in ("images", "labels"):
+        if name in path.parts:
+            last = len(path.parts) - 1 - path.parts[::-1].index(name)
+            return Path(*path.parts[:last])
+    return path if path.is_dir() else path.parent
+
+
+def _any_file(folder: Path, suffixes: frozenset[str]) -> bool:
+    for _, _, names in os.walk(folder, followlinks=True):
+        if any(name.rpartition(".")[-1].lower() in suffixes for name in names):
+            return True
+    return False

@@ -1,0 +1,153 @@
+"""Which names stay at home: caches and outputs, what the user ignores, and secrets.
+
+Rules are looked up from the most particular to the most general, and the last
+word in a file wins, as in git: `project.exclude`, then `.cloudtrainignore`, then
+`.gitignore` (each: deeper folders first), then the list built in here. Secrets stay at
+home unless `.cloudtrainignore` or `project.exclude` names them with `!`: the key
+of a cloud account beside the code is common, and must never travel by accident.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
+BUILT_IN = (
+    ".git", ".hg", ".svn", "__pycache__/", "*.py[co]", ".venv/", "venv/", "node_modules/",
+    ".cache/", ".mypy_cache/", ".pytest_cache/", ".ruff_cache/", ".ipynb_checkpoints/", ".tox/", ".nox/",
+    ".eggs/", "*.egg-info/", ".DS_Store", "Thumbs.db", "__MACOSX/", "/runs/",
+)  # fmt: skip
+"""Left out unless a rule of the user's says `!…`. `/runs/` is where both trainers write."""
+
+SECRET_FILES = (
+    "*.pem", "*.ppk", "*.p12", "*.pfx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*",
+    ".env", ".env.*", ".netrc", ".pgpass", ".git-credentials", ".pypirc", "kaggle.json",
+)  # fmt: skip
+SECRET_FOLDERS = (".aws", ".ssh", ".gnupg", ".azure", ".kube")
+HARMLESS = (".env.example", ".env.sample", ".env.template", ".env.dist", "*.pub")
+"""Look like secrets and are meant to be shared."""
+
+Verdict = Literal["keep", "ignored", "built-in", "secret"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One ignore file, or list, and where it lies.
+
+    `folder` is its place below the scanned root (`""` or `a/b/`); `above` is the way from its
+    place down to the root when it lies above it.
+    """
+
+    folder: str
+    spec: GitIgnoreSpec
+    above: str = ""
+
+    def decide(self, path: str) -> bool | None:
+        """Whether `path` (a folder ends in `/`) is ignored; None when no pattern speaks of it."""
+        if not path.startswith(self.folder):
+            return None
+        return self.spec.check_file(self.above + path[len(self.folder) :]).include
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """All rules in force in one folder, the most particular first."""
+
+    own: tuple[Rules, ...] = ()
+    git: tuple[Rules, ...] = ()
+
+    def inside(self, folder: Path, prefix: str) -> Ignore:
+        """Return the rules in force in `folder`, whose path from the root is `prefix` (`a/b/`)."""
+        own, git = self.own, self.git
+        if rules := load(folder / ".cloudtrainignore", prefix):
+            own = (*own[:1], rules, *own[1:])
+        if rules := load(folder / ".gitignore", prefix):
+            git = (rules, *git)
+        return Ignore(own, git) if (own, git) != (self.own, self.git) else self
+
+    def verdict(self, path: str, source: Path) -> Verdict:
+        """Say whether `path` stays at home. A folder's path ends in `/`."""
+        mine = _first(self.own, path)
+        if mine is not None:
+            return "ignored" if mine else "keep"
+        if _is_secret(path, source):
+            return "secret"
+        theirs = _first(self.git, path)
+        if theirs is not None:
+            return "ignored" if theirs else "keep"
+        return "built-in" if _built_in().check_file(path).include else "keep"
+
+
+def rules_for(root: Path, exclude: tuple[str, ...]) -> Ignore:
+    """Return the rules above `root`: `project.exclude`, and git's up to the repository's top."""
+    git = tuple(
+        Rules("", _spec(lines), root.relative_to(folder).as_posix() + "/")
+        for folder in _above(root)
+        if (lines := _lines(folder / ".gitignore"))
+    )
+    return Ignore((Rules("", _spec(exclude)),), git)
+
+
+def load(file: Path, prefix: str) -> Rules | None:
+    """Read one ignore file; None when there is none."""
+    lines = _lines(file)
+    return Rules(prefix, _spec(lines)) if lines else None
+
+
+def _above(root: Path) -> list[Path]:
+    if (root / ".git").exists():
+        return []
+    for depth, folder in enumerate(root.parents):
+        if (folder / ".git").exists():
+            return list(root.parents[: depth + 1])
+    return []
+
+
+def _spec(lines: tuple[str, ...]) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec
+
+    return GitIgnoreSpec.from_lines(lines)
+
+
+@cache
+def _built_in() -> GitIgnoreSpec:
+    return _spec(BUILT_IN)
+
+
+def _lines(file: Path) -> tuple[str, ...]:
+    try:
+        return tuple(file.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
+    except OSError:
+        return ()
+
+
+def _first(rules: tuple[Rules, ...], path: str) -> bool | None:
+    for one in rules:
+        if (answer := one.decide(path)) is not None:
+            return answer
+    return None
+
+
+def _is_secret(path: str, source: Path) -> bool:
+    name = path.rstrip("/").rsplit("/", 1)[-1]
+    if path.endswith("/"):
+        return name in SECRET_FOLDERS
+    if any(fnmatch.fnmatchcase(name, pattern) for pattern in HARMLESS):
+        return False
+    if any(fnmatch.fnmatchcase(name, pattern) for pattern in SECRET_FILES):
+        return True
+    return (name.startswith("id_") or name.endswith(".key")) and _private_key_inside(source)
+
+
+def _private_key_inside(source: Path) -> bool:
+    try:
+        with source.open("rb") as file:
+            return b"PRIVATE KEY-----" in file.read(256)
+    except OSError:
+        return False

@@ -1,0 +1,90 @@
+"""What of a session is at home already, proven: `.index.json` beside the fetched files.
+
+A record is believed only while the file here still has the size and time it was
+accepted with; anything else is fetched again. A lost index costs a fetch, nothing more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+NAME = ".index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One accepted file: what it was on the machine, and what it is here.
+
+    `mtime` is the machine's own text, "" when the file went on changing while it was
+    fetched. `epoch` and `metrics` are those of the moment it was fetched.
+    """
+
+    remote: str
+    size: int
+    mtime: str
+    sha256: str
+    here: tuple[int, int]
+    epoch: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+
+
+class Index:
+    """The records of one destination, by path below it."""
+
+    def __init__(self, destination: Path) -> None:
+        self._folder = destination
+        self._records = _load(destination / NAME)
+
+    def record(self, name: str) -> Record | None:
+        """Return the record of a file that is here as it was accepted; None otherwise."""
+        record = self._records.get(name)
+        return record if record is not None and stamp(self._folder / name) == record.here else None
+
+    def proves(self, name: str, remote: str, size: int, mtime: str) -> bool:
+        """Whether exactly this file of the machine is here."""
+        record = self.record(name)
+        return record is not None and (record.remote, record.size, record.mtime) == (remote, size, mtime)
+
+    def accept(self, name: str, record: Record) -> None:
+        """Remember a file that was proven and renamed into place."""
+        self._records[name] = record
+
+    def describe(self, name: str, epoch: int | None, metrics: dict[str, float]) -> None:
+        """Add what is known of a checkpoint."""
+        self._records[name] = replace(self._records[name], epoch=epoch, metrics=metrics)
+
+    def save(self) -> None:
+        """Write the index whole or not at all."""
+        part = self._folder / f"{NAME}.part"
+        text = json.dumps({name: asdict(record) for name, record in self._records.items()}, indent=1)
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._folder / NAME)
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Return size and nanoseconds of a file here, None when there is none."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_size, info.st_mtime_ns
+
+
+def _load(file: Path) -> dict[str, Record]:
+    try:
+        loaded = cast("dict[str, dict[str, Any]]", json.loads(file.read_text(encoding="utf-8")))
+        return {name: _record(values) for name, values in loaded.items()}
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return {}
+
+
+def _record(values: dict[str, Any]) -> Record:
+    size, mtime_ns = values.pop("here")
+    return Record(**values, here=(int(size), int(mtime_ns)))

@@ -1,0 +1,110 @@
+"""Which files of a session come home, and under which names."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from cloudtrain.models.training import ArtifactKind
+from cloudtrain.ssh.remote import Remote
+from cloudtrain.transfer.containers import is_checkpoint
+from cloudtrain.transfer.results import Kind
+from cloudtrain.transfer.scripts import script
+from cloudtrain.transfer.wire import exchange
+
+WANTED = re.compile(
+    r"(.*/)?weights/(best|last)\.pt|results\.csv|args\.yaml|opt\.yaml|hyp\.yaml|[^/]+\.(png|jpg|jpeg)|events\.out\.tfevents[^/]*",
+)
+"""What a trainer's own folder is worth without being asked for everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file on the machine. `name` is its path at home; `mtime` seconds, as text."""
+
+    kind: ArtifactKind
+    remote: str
+    name: str
+    size: int
+    mtime: str
+
+    @property
+    def grows(self) -> bool:
+        """Whether it is only ever appended to, so that any beginning of it is good."""
+        return self.kind in ("log", "results") or PurePosixPath(self.name).name.startswith(
+            "events.out.tfevents"
+        )
+
+    @property
+    def weights(self) -> bool:
+        """Whether it holds weights, which must be proven whole."""
+        return self.kind in ("best", "last", "checkpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for of one session; see `pull`."""
+
+    run_dir: str
+    log: str
+    kind: Kind
+    project: str
+    outputs: tuple[str, ...]
+    everything: bool
+
+
+def list_files(remote: Remote, wanted: Wanted) -> tuple[Found, ...]:
+    """Ask the machine, in one round trip, what there is of what is wanted."""
+    project = wanted.project if wanted.kind == "script" else ""
+    answer = exchange(remote, script("pull-list"), wanted.run_dir, wanted.log, project)
+    found: dict[str, Found] = {}
+    for record in answer.split(b"\0")[:-1]:
+        mark, size, mtime, path = os.fsdecode(record).split(" ", 3)
+        name = _name(mark, path, wanted)
+        if name is not None and _safe(name):
+            found.setdefault(name, Found(_kind(mark, name), path, name, int(size), mtime))
+    return tuple(found[name] for name in sorted(found))
+
+
+def glob_pattern(pattern: str) -> re.Pattern[str]:
+    """Translate a path pattern: `**/` any folders, `*` and `?` within one name, `[…]` a set."""
+    out = ""
+    for part in re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|.", pattern.removeprefix("./"), re.DOTALL):
+        known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+        if part in known:
+            out += known[part]
+        elif len(part) > 1:
+            out += part.replace("[!", "[^", 1)
+        else:
+            out += re.escape(part)
+    return re.compile(out, re.DOTALL)
+
+
+def _name(mark: str, path: str, wanted: Wanted) -> str | None:
+    if mark == "L":
+        return PurePosixPath(path).name
+    if mark == "P":
+        rest = path.removeprefix(f"{wanted.project}/")
+        hit = any(glob_pattern(pattern).fullmatch(rest) for pattern in wanted.outputs)
+        return f"outputs/{rest}" if hit else None
+    rest = path.removeprefix(f"{wanted.run_dir}/")
+    if wanted.everything or wanted.kind == "script" or WANTED.fullmatch(rest):
+        return rest
+    return None
+
+
+def _safe(name: str) -> bool:
+    """Whether a name stays below the destination: the machine is not believed in this."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and ".." not in parts and not parts[-1].endswith(".part")
+
+
+def _kind(mark: str, name: str) -> ArtifactKind:
+    path = PurePosixPath(name)
+    if mark == "L":
+        return "log"
+    if is_checkpoint(name):
+        return "best" if path.stem == "best" else "last" if path.stem == "last" else "checkpoint"
+    return "results" if path.name == "results.csv" else "other"

@@ -1,0 +1,216 @@
+"""Weights and results on their way home.
+
+List, fetch what is not here yet, prove, rename; a checkpoint that is just being
+written is tried again, and the last good one stays until a whole one replaces it.
+Nothing is unpickled: epoch and metrics come from results.csv.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from cloudtrain.errors import CloudtrainError, TornCheckpoint, TransferError
+from cloudtrain.events import Note, Reporter
+from cloudtrain.models.training import Artifact
+from cloudtrain.ssh.remote import Remote
+from cloudtrain.transfer.fetch import fetch_lot
+from cloudtrain.transfer.index import Index
+from cloudtrain.transfer.listing import Found, Wanted, list_files
+from cloudtrain.transfer.results import Row, best_row, parse_results
+from cloudtrain.transfer.wire import Meter
+
+ROUNDS = 4
+LANES = 4
+BIG = 1_000_000
+"""Bytes from which a file gets a channel of its own."""
+
+
+def pull(
+    remote: Remote,
+    run_dir: str,
+    log: str,
+    destination: Path,
+    reporter: Reporter,
+    *,
+    kind: Literal["yolo", "yolov5", "script"],
+    project: str,
+    outputs: tuple[str, ...] = (),
+    everything: bool = False,
+    pause: Callable[[float], object] = time.sleep,
+) -> tuple[Artifact, ...]:
+    """Bring a session's newest weights and results to `destination`; return all that is there.
+
+    Kind `script` brings what `outputs` match in `project` and is newer than the
+    session, to `outputs/`, and all of `run_dir`. Files that are here already are
+    returned with `fetched` False. A checkpoint that is not whole is never accepted: the
+    one from before stays and is returned, with a warning; `TornCheckpoint` only
+    when there is none at home at all. `ConnectError` when the line breaks: what was
+    accepted until then is kept. `pause` waits between tries, in seconds.
+    """
+    wanted = Wanted(run_dir, log, kind, project, outputs, everything)
+    destination.mkdir(parents=True, exist_ok=True)
+    with _alone(destination):
+        index = Index(destination)
+        fetched: set[str] = set()
+        found: tuple[Found, ...] = ()
+        refused: set[Found] = set()
+        for number in range(ROUNDS):
+            found = list_files(remote, wanted)
+            todo = tuple(one for one in found if not _at_home(one, index, fetched))
+            fresh = tuple(one for one in todo if one not in refused)  # torn and unchanged stays torn
+            came = _fetch_all(remote, fresh, destination, index, reporter)
+            refused = {one for one in todo if one.name not in came}
+            _describe(found, came, destination, index, kind)
+            fetched |= came
+            if all(one.name in fetched for one in todo):
+                break
+            if number + 1 < ROUNDS:
+                pause(0.25 * 2**number)
+        index.save()
+        _warn(found, fetched, index, reporter)
+        return _artifacts(found, fetched, destination, index)
+
+
+def newest_unproven(
+    remote: Remote,
+    run_dir: str,
+    destination: Path,
+    *,
+    kind: Literal["yolo", "yolov5", "script"],
+    project: str,
+    outputs: tuple[str, ...] = (),
+    log: str = "",
+) -> tuple[str, ...]:
+    """Return the machine's newest checkpoints that are not proven at home; one round trip.
+
+    The arguments are those of `pull`. Nothing is fetched or written.
+    """
+    index = Index(destination)
+    found = list_files(remote, Wanted(run_dir, log, kind, project, outputs, everything=False))
+    return tuple(one.remote for one in found if one.weights and not _at_home(one, index, set()))
+
+
+@contextmanager
+def _alone(destination: Path) -> Generator[None]:
+    """Let one fetch at a time write to a destination: `run` and `fetch-weights` may meet."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(destination / ".fetch.lock")
+    try:
+        lock.acquire(timeout=600)
+    except Timeout as error:
+        raise TransferError(
+            f"another fetch to `{destination}` has not ended for ten minutes",
+            hint="end the other cloudtrain, or wait for it",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _at_home(one: Found, index: Index, fetched: set[str]) -> bool:
+    """Whether nothing has to move: a growing file that this pull brought once is enough."""
+    if one.grows and one.kind != "results" and one.name in fetched:
+        return True
+    return index.proves(one.name, one.remote, one.size, one.mtime)
+
+
+def _fetch_all(
+    remote: Remote, todo: tuple[Found, ...], destination: Path, index: Index, reporter: Reporter
+) -> set[str]:
+    if not todo:
+        return set()
+    small = tuple(one for one in todo if one.size < BIG)
+    lots = [(one,) for one in todo if one.size >= BIG] + ([small] if small else [])
+    meter = Meter(reporter, "fetch", sum(one.size for one in todo))
+    accepted: set[str] = set()
+    errors: list[CloudtrainError] = []
+    with ThreadPoolExecutor(LANES) as lanes:
+        jobs = [lanes.submit(fetch_lot, remote, lot, destination, index, meter) for lot in lots]
+        for job in as_completed(jobs):
+            try:
+                accepted |= job.result()
+            except CloudtrainError as error:
+                errors.append(error)
+    index.save()
+    if errors:
+        raise errors[0]
+    meter.finish()
+    return accepted
+
+
+def _describe(
+    found: tuple[Found, ...],
+    came: set[str],
+    destination: Path,
+    index: Index,
+    kind: Literal["yolo", "yolov5", "script"],
+) -> None:
+    """Note epoch and metrics of every checkpoint that came, from the table as it was listed."""
+    table = next((one for one in found if one.kind == "results"), None)
+    if table is None or index.record(table.name) is None:
+        return
+    text = (destination / table.name).read_bytes()[: table.size].decode("utf-8", "replace")
+    rows = parse_results(text, kind)
+    for one in found:
+        if one.name in came and one.kind in ("best", "last"):
+            # A row comes before its checkpoint: a file older than the table is not of the last row.
+            row = _row_of(one, rows if float(one.mtime) >= float(table.mtime) else rows[:-1], kind)
+            if row is not None:
+                index.describe(one.name, row.epoch, row.metrics)
+
+
+def _row_of(one: Found, rows: tuple[Row, ...], kind: Literal["yolo", "yolov5", "script"]) -> Row | None:
+    if one.kind == "best":
+        return best_row(rows, kind)
+    return rows[-1] if rows else None
+
+
+def _warn(found: tuple[Found, ...], fetched: set[str], index: Index, reporter: Reporter) -> None:
+    """Say which files were not to be had whole; raise when that leaves no checkpoint at all."""
+    torn = [
+        one
+        for one in found
+        if not _at_home(one, index, fetched) and not one.grows and one.name not in fetched
+    ]
+    for one in torn:
+        kept = index.record(one.name)
+        epoch = f" of epoch {kept.epoch}" if kept is not None and kept.epoch is not None else ""
+        rest = f"the last good one{epoch} stays" if kept is not None else "it was left on the machine"
+        reporter.emit(Note(f"`{one.name}` is not whole on the machine now; {rest}", "warning"))
+    missing = [one.name for one in torn if one.weights]
+    if missing and not any(one.weights and index.record(one.name) for one in found):
+        raise TornCheckpoint(
+            f"no checkpoint is whole on the machine: {', '.join(f'`{name}`' for name in missing)}",
+            hint="one is written after every epoch: run `cloudtrain fetch-weights` again",
+        )
+
+
+def _artifacts(
+    found: tuple[Found, ...], fetched: set[str], destination: Path, index: Index
+) -> tuple[Artifact, ...]:
+    artifacts: list[Artifact] = []
+    for one in found:
+        record = index.record(one.name)
+        if record is None:
+            continue
+        artifacts.append(
+            Artifact(
+                kind=one.kind,
+                path=destination / one.name,
+                remote=one.remote,
+                size=record.size,
+                sha256=record.sha256,
+                complete=True,
+                epoch=record.epoch,
+                metrics=record.metrics,
+                fetched=one.name in fetched,
+            )
+        )
+    return tuple(artifacts)

@@ -1,0 +1,126 @@
+"""`fetch-weights`: the newest checkpoints and results, home and proven whole."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudtrain import training
+from cloudtrain.errors import ConnectError, UsageError
+from cloudtrain.events import Note, Reporter, Timeline
+from cloudtrain.journal.folder import RunFolder
+from cloudtrain.models.config import Config
+from cloudtrain.models.run import Layout
+from cloudtrain.models.training import Artifact, Session
+from cloudtrain.ssh.remote import Remote
+from cloudtrain.transfer.pull import pull
+from cloudtrain.workflows.context import artifacts_of, connect_run, layout_on
+
+WATCH_S = 5.0
+"""Seconds between two looks of `--watch`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What is at home now, of which session."""
+
+    run: str
+    session: Session
+    folder: str
+    artifacts: tuple[Artifact, ...]
+
+    @property
+    def checkpoints(self) -> tuple[Artifact, ...]:
+        """Only the checkpoints among them."""
+        return tuple(a for a in self.artifacts if a.kind in ("best", "last", "checkpoint"))
+
+
+def fetch(folder: RunFolder, config: Config, timeline: Timeline, *, everything: bool) -> Fetched:
+    """Fetch the newest session's files once. Raises `UsageError` when there is no session."""
+    with connect_run(folder) as remote:
+        return fetch_over(remote, folder, config, timeline, everything=everything)
+
+
+def fetch_over(
+    remote: Remote, folder: RunFolder, config: Config, timeline: Timeline, *, everything: bool = False
+) -> Fetched:
+    """Fetch over a connection that is open already."""
+    layout = layout_on(remote, folder)
+    found = training.sessions(remote, layout)
+    if not found:
+        raise UsageError("no training was ever started on this machine", hint="`cloudtrain train` starts one")
+    return _fetch_session(remote, folder, config, timeline, layout, found[-1], everything=everything)
+
+
+def fetch_all_sessions(
+    remote: Remote, folder: RunFolder, config: Config, timeline: Timeline
+) -> tuple[Fetched, ...]:
+    """Fetch every session's newest checkpoints: what `down` must not lose."""
+    layout = layout_on(remote, folder)
+    return tuple(
+        _fetch_session(remote, folder, config, timeline, layout, session, everything=False)
+        for session in training.sessions(remote, layout)
+    )
+
+
+def watch(
+    folder: RunFolder,
+    config: Config,
+    timeline: Timeline,
+    reporter: Reporter,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Fetched:
+    """Keep fetching until the session ends; a dropped line is connected again."""
+    while True:
+        try:
+            with connect_run(folder) as remote:
+                while True:
+                    fetched = fetch_over(remote, folder, config, timeline)
+                    if fetched.session.state != "running":
+                        return fetched
+                    sleep(WATCH_S)
+        except ConnectError as error:
+            reporter.emit(Note(f"{error.message}; trying again", level="warning"))
+            sleep(WATCH_S)
+
+
+def copy_to(fetched: Fetched, folder: Path) -> None:
+    """Copy the proven checkpoints to a folder of the user's, each through a part file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for artifact in fetched.checkpoints:
+        part = folder / f"{artifact.path.name}.part"
+        shutil.copyfile(artifact.path, part)
+        part.replace(folder / artifact.path.name)
+
+
+def _fetch_session(
+    remote: Remote,
+    folder: RunFolder,
+    config: Config,
+    timeline: Timeline,
+    layout: Layout,
+    session: Session,
+    *,
+    everything: bool,
+) -> Fetched:
+    destination = artifacts_of(folder, session.number)
+    with timeline.stage("fetch", f"session {session.number:03d}") as stage:
+        artifacts = pull(
+            remote,
+            session.run_dir,
+            session.log,
+            destination,
+            timeline.reporter,
+            kind=config.train.kind,
+            project=layout.project,
+            outputs=config.train.outputs if config.train.kind == "script" else (),
+            everything=everything,
+        )
+        moved = [a for a in artifacts if a.fetched]
+        size = sum(a.size for a in moved) / 1e6
+        stage.outcome = f"{len(moved)} of {len(artifacts)} files, {size:.1f} MB" if moved else "nothing new"
+    return Fetched(folder.path.name, session, str(destination), artifacts)

@@ -1,0 +1,135 @@
+"""`run`: up, wait, fetch, down. It may be stopped and started again at any point."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cloudtrain import training
+from cloudtrain.errors import ConnectError
+from cloudtrain.events import Note, Output, Progress
+from cloudtrain.journal.folder import RunFolder
+from cloudtrain.models.training import Artifact, TrainingStatus
+from cloudtrain.ssh.remote import Remote, connect
+from cloudtrain.workflows.context import Context, layout_on, require_run, telling_what_runs
+from cloudtrain.workflows.down import Down, Ending, down
+from cloudtrain.workflows.fetch import fetch_over
+from cloudtrain.workflows.up import up
+
+LOOK_S = 2.0
+"""Seconds between two looks at a training; one look is one small round trip."""
+PATIENCE_S = 900.0
+"""How long a machine may be out of reach before `run` gives up waiting (never the machine)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How the training ended and what came home."""
+
+    run: str
+    exit_code: int
+    artifacts: tuple[Artifact, ...]
+    down: Down | None
+
+
+def run(context: Context, *, keep_on_failure: bool, sleep: Callable[[float], None] = time.sleep) -> Ran:
+    """Train to the end, bring everything home, leave nothing. The exit code is the training's."""
+    up(context)
+    folder = require_run(context.base, None)
+    with telling_what_runs(folder, context.reporter):
+        status = wait(context, folder, sleep=sleep)
+        code = _exit_code(status)
+        with connect(folder.target()) as remote:
+            if code != 0:
+                _show_tail(context, remote, status)
+            fetched = fetch_over(remote, folder, context.config, context.timeline)
+        if code != 0 and keep_on_failure:
+            context.reporter.emit(
+                Note(
+                    f"the training failed with {code}; the machine is kept",
+                    level="warning",
+                    hint="`cloudtrain down` ends it",
+                )
+            )
+            return Ran(folder.path.name, code, fetched.artifacts, None)
+        ended = down(folder, context.config, context.provider(), context.reporter, context.timeline, Ending())
+    return Ran(folder.path.name, code, fetched.artifacts, ended)
+
+
+def wait(context: Context, folder: RunFolder, *, sleep: Callable[[float], None]) -> TrainingStatus:
+    """Wait for the newest session's end, showing how far it is. A lost line is found again."""
+    lost_since: float | None = None
+    with context.timeline.stage("train") as stage:
+        while True:
+            try:
+                with connect(folder.target()) as remote:
+                    lost_since = None
+                    status = _follow(context, remote, folder, sleep)
+                    stage.outcome = _said(status)
+                    return status
+            except ConnectError as error:
+                now = time.monotonic()
+                lost_since = now if lost_since is None else lost_since
+                if now - lost_since > PATIENCE_S or folder.record().ended:
+                    raise
+                context.reporter.emit(Note(f"{error.message}; trying again", level="warning"))
+                sleep(5.0)
+
+
+def _follow(
+    context: Context, remote: Remote, folder: RunFolder, sleep: Callable[[float], None]
+) -> TrainingStatus:
+    layout = layout_on(remote, folder)
+    shown: tuple[int | None, str] = (None, "")
+    while True:
+        status = training.status(remote, layout, context.config)
+        if status is None:
+            raise ConnectError("the machine has no session", hint="`cloudtrain train` starts one")
+        if (status.epoch, status.last_line) != shown:
+            shown = (status.epoch, status.last_line)
+            context.reporter.emit(_progress(status))
+        if status.session.state != "running":
+            return status
+        sleep(LOOK_S)
+
+
+def _progress(status: TrainingStatus) -> Progress:
+    done, total = float(status.epoch or 0), float(status.epochs or 0)
+    detail = ", ".join(f"{short(name)} {value:.3f}" for name, value in list(headline(status.metrics).items()))
+    eta = None
+    session = status.session
+    if done and total and session.started is not None:
+        spent = time.time() - session.started.timestamp()
+        eta = spent / done * (total - done)
+    return Progress("train", done, total, "epochs", eta_s=eta, detail=detail or status.last_line[-60:])
+
+
+def headline(metrics: dict[str, float]) -> dict[str, float]:
+    """Pick the metrics that say most in a line: mAP where there is one."""
+    chosen = {name: value for name, value in metrics.items() if "map" in name.lower()}
+    return chosen or dict(list(metrics.items())[:2])
+
+
+def short(name: str) -> str:
+    """Shorten `metrics/mAP50(B)` to `mAP50`."""
+    return name.rsplit("/", 1)[-1].removesuffix("(B)")
+
+
+def _said(status: TrainingStatus) -> str:
+    epochs = f", epoch {status.epoch} of {status.epochs}" if status.epoch else ""
+    return f"{status.session.state}{epochs}"
+
+
+def _exit_code(status: TrainingStatus) -> int:
+    code = status.session.exit_code
+    if code is not None:
+        return code
+    return 1
+
+
+def _show_tail(context: Context, remote: Remote, status: TrainingStatus) -> None:
+    """Show the log's end: why it failed is nearly always there."""
+    result = remote.run(f"tail -n 20 '{status.session.log}'", check=False)
+    for line in result.stdout.splitlines():
+        context.reporter.emit(Output(line, source="train.log"))

@@ -1,0 +1,157 @@
+"""Bringing a reachable machine to where training can start.
+
+Installs and pushes run side by side over one connection; a step that needs the
+pushed project waits for exactly that.
+"""
+
+from __future__ import annotations
+
+import shlex
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudtrain import bootstrap, facts, training
+from cloudtrain.journal.folder import RunFolder
+from cloudtrain.models.machine import Facts
+from cloudtrain.models.run import Layout
+from cloudtrain.models.training import PushReport, Session, StepReport
+from cloudtrain.ssh.remote import Remote
+from cloudtrain.transfer.dataset import DatasetSource
+from cloudtrain.transfer.push import push_dataset, push_model, push_project
+from cloudtrain.workflows.context import Context, layout_of
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A machine that is ready, and what it took."""
+
+    facts: Facts
+    layout: Layout
+    python: str
+    steps: tuple[StepReport, ...]
+    pushes: tuple[PushReport, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether any step or push changed something."""
+        return any(s.outcome == "changed" for s in self.steps) or any(p.sent_files for p in self.pushes)
+
+
+def settle(
+    context: Context, remote: Remote, folder: RunFolder, source: DatasetSource | None, *, push: bool = True
+) -> Settled:
+    """Converge the machine's steps while code, dataset and model are pushed.
+
+    Raises `StepError` or `TransferError`; the other side is let finish first, so
+    that the next command finds its work done.
+    """
+    with context.timeline.stage("facts") as stage:
+        found = facts.gather(remote)
+        stage.outcome = f"{found.os_id} {found.os_version}, {len(found.gpus)} GPU"
+    layout = layout_of(folder, found.home)
+    ready = threading.Event()
+    with ThreadPoolExecutor(4, thread_name_prefix="settle") as pool:
+        code = pool.submit(_push_project, context, remote, layout, ready) if push else None
+        if code is None:
+            ready.set()
+        data = pool.submit(_push_data, context, remote, layout, source) if push and source else None
+        steps = bootstrap.steps(context.config, found, layout)
+        reports = pool.submit(
+            bootstrap.converge, remote, steps, layout, context.timeline, project_ready=ready
+        )
+    pushes = [*(code.result() if code else ()), *(data.result() if data else ())]
+    python = bootstrap.environment_python(context.config, found, layout)
+    return Settled(found, layout, python, reports.result(), tuple(pushes))
+
+
+def start_session(
+    context: Context,
+    remote: Remote,
+    folder: RunFolder,
+    settled: Settled,
+    *,
+    number: int,
+    model: str | None = None,
+) -> Session:
+    """Start session `number` under screen; `model` overrides the configured one."""
+    layout = settled.layout
+    data_yaml = f"{layout.data}/data.yaml" if context.config.dataset.path else None
+    with context.timeline.stage("start training") as stage:
+        folder.journal.append("session", number=number)
+        session = training.start(
+            remote,
+            context.config,
+            layout,
+            slug=folder.path.name,
+            python=settled.python,
+            number=number,
+            dataset_yaml=data_yaml,
+            model=model or _model(context, layout),
+            facts=settled.facts,
+        )
+        stage.outcome = f"session {number:03d}"
+    return session
+
+
+def _push_project(
+    context: Context, remote: Remote, layout: Layout, ready: threading.Event
+) -> tuple[PushReport, ...]:
+    config = context.config
+    try:
+        with context.timeline.stage("push code") as stage:
+            if config.project.git:
+                _clone(remote, config.project.git, config.project.ref, layout)
+                stage.outcome = f"cloned {config.project.git}"
+                return ()
+            report = push_project(remote, config, context.base, layout, context.reporter)
+            stage.outcome = said(report)
+        local = _local_model(context)
+        if local is None:
+            return (report,)
+        with context.timeline.stage("push model", local.name) as stage:
+            model = push_model(remote, local, layout, context.reporter)
+            stage.outcome = said(model)
+        return report, model
+    finally:
+        ready.set()  # a waiting step then fails by its own check instead of waiting for ever
+
+
+def _push_data(
+    context: Context, remote: Remote, layout: Layout, source: DatasetSource
+) -> tuple[PushReport, ...]:
+    with context.timeline.stage("push data") as stage:
+        report = push_dataset(remote, source, layout, context.reporter)
+        stage.outcome = said(report)
+    return (report,)
+
+
+def said(report: PushReport) -> str:
+    """Say in a phrase what a push moved."""
+    if report.sent_files == 0:
+        return f"{report.files} files, nothing changed"
+    return f"{report.sent_files} of {report.files} files, {report.sent_bytes / 1e6:.1f} MB"
+
+
+def _local_model(context: Context) -> Path | None:
+    path = context.base / context.config.train.model
+    return path if context.config.train.kind != "script" and path.is_file() else None
+
+
+def _model(context: Context, layout: Layout) -> str:
+    local = _local_model(context)
+    return f"{layout.root}/models/{local.name}" if local else context.config.train.model
+
+
+def _clone(remote: Remote, url: str, ref: str | None, layout: Layout) -> None:
+    """Clone on the machine, at its own speed; an earlier clone is updated."""
+    lines = [
+        "set -eu",
+        f"dir={shlex.quote(layout.project)} url={shlex.quote(url)} ref={shlex.quote(ref or 'HEAD')}",
+        "export GIT_TERMINAL_PROMPT=0",
+        'if [ ! -d "$dir/.git" ]; then rm -rf "$dir.part"; git clone -q "$url" "$dir.part"; mv "$dir.part" "$dir"; fi',
+        'git -C "$dir" fetch -q --tags origin "$ref" || git -C "$dir" fetch -q --tags origin',
+        'git -C "$dir" -c advice.detachedHead=false checkout -q "$(git -C "$dir" rev-parse -q --verify "$ref^{commit}" || echo FETCH_HEAD)"',
+    ]
+    remote.script("\n".join(lines), timeout=600)

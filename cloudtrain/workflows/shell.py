@@ -1,0 +1,91 @@
+"""`logs`, `attach`, `ssh`, `exec`: the machine's own words and a way into it."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+from cloudtrain import training
+from cloudtrain.errors import UsageError
+from cloudtrain.events import Note, Reporter
+from cloudtrain.journal.folder import RunFolder
+from cloudtrain.models.run import Layout
+from cloudtrain.models.training import Session
+from cloudtrain.ssh import openssh
+from cloudtrain.ssh.remote import Remote
+from cloudtrain.workflows.context import connect_run, layout_on
+
+
+class Sink(Protocol):
+    """Where a command's own output goes."""
+
+    def line(self, text: str) -> None:
+        """Take one line of it."""
+        ...
+
+    def result(self, value: object, text: str) -> None:
+        """Take the whole, for `--json`."""
+        ...
+
+
+def show_log(
+    folder: RunFolder, reporter: Reporter, line: Callable[[str], None], *, follow: bool, lines: int
+) -> None:
+    """Show the newest session's log; with `follow` until it ends."""
+    with connect_run(folder) as remote:
+        session = _newest(remote, layout_on(remote, folder))
+        if follow:
+            training.follow(remote, session, line, lines=lines)
+            return
+        shown = remote.run(f"tail -n {lines} {shlex.quote(session.log)}", check=False)
+        for text in shown.stdout.splitlines():
+            line(text.rsplit("\r", 1)[-1])
+    reporter.emit(Note(f"session {session.number:03d} is {session.state}"))
+
+
+def attach(folder: RunFolder, reporter: Reporter) -> int:
+    """Enter the running session's screen. Raises `UsageError` when none runs."""
+    with connect_run(folder) as remote:
+        session = _newest(remote, layout_on(remote, folder))
+    if session.state != "running":
+        raise UsageError(
+            f"session {session.number:03d} is {session.state}", hint="`cloudtrain logs` shows its output"
+        )
+    if not session.screen:
+        raise UsageError(
+            "this machine has no screen", hint="`cloudtrain logs -f` follows the training instead"
+        )
+    reporter.emit(Note("leave with Ctrl-A D: the training goes on"))
+    return _interactive(folder, training.attach_command(session))
+
+
+def open_shell(folder: RunFolder) -> int:
+    """Open an interactive shell; returns OpenSSH's exit code."""
+    return _interactive(folder, [])
+
+
+def run_command(folder: RunFolder, command: tuple[str, ...], sink: Sink, *, as_json: bool) -> int:
+    """Run a command on the machine and return its exit code."""
+    with connect_run(folder) as remote:
+        on_line = None if as_json else sink.line
+        result = remote.run(shlex.join(command), check=False, timeout=None, on_line=on_line)
+    if as_json:
+        sink.result({"code": result.code, "stdout": result.stdout, "stderr": result.stderr}, "")
+    elif result.stderr:
+        sys.stderr.write(result.stderr)
+    return result.code
+
+
+def _newest(remote: Remote, layout: Layout) -> Session:
+    found = training.sessions(remote, layout)
+    if not found:
+        raise UsageError("no training was ever started on this machine", hint="`cloudtrain train` starts one")
+    return found[-1]
+
+
+def _interactive(folder: RunFolder, command: list[str]) -> int:
+    argv = openssh.ssh(folder.target(), *command, tty=bool(command))
+    return subprocess.run(argv, check=False).returncode

@@ -1,0 +1,186 @@
+"""`up`: from a folder to a running training, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from cloudtrain import training
+from cloudtrain.config import dump, from_dict
+from cloudtrain.errors import UsageError
+from cloudtrain.events import Note, Waterfall
+from cloudtrain.journal.folder import RunFolder, create
+from cloudtrain.models.machine import Machine
+from cloudtrain.models.plan import Observation, Plan, Survey
+from cloudtrain.models.tags import run_tags
+from cloudtrain.models.training import Session
+from cloudtrain.providers.base import Provider
+from cloudtrain.provision.apply import Applying, apply_up, target_of
+from cloudtrain.provision.plan import Wanted, plan_up
+from cloudtrain.ssh.remote import Remote, connect_when_ready
+from cloudtrain.transfer.dataset import DatasetSource
+from cloudtrain.transfer.push import differs as differs_there
+from cloudtrain.workflows.checks import check_project
+from cloudtrain.workflows.context import Context, find_run, layout_on, telling_what_runs
+from cloudtrain.workflows.settle import settle, start_session
+
+NOTHING = Observation((), None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """What `up` did. `differs` names what changed here since and `train` would apply."""
+
+    run: str
+    machine: str
+    address: str
+    session: Session
+    created: bool
+    differs: tuple[str, ...]
+    waterfall: Waterfall
+
+
+def up(context: Context) -> Up:
+    """Launch what is missing, converge, push and start; the second time change nothing.
+
+    Raises the typed error of whatever stopped it, after saying what still runs.
+    """
+    source = check_project(context.config, context.base)
+    folder = find_run(context.base, None)
+    _same_run(context, folder)
+    provider = context.provider()
+    with context.timeline.stage("plan") as stage:
+        identity = provider.identity()
+        survey = provider.survey(context.config)
+        observed = provider.observe(folder.run()) if folder else NOTHING
+        plan = _plan(context, survey, observed, source)
+        stage.outcome = f"{len(plan.actions)} changes"
+    if not plan.empty:
+        context.show_plan(plan)
+        if not context.confirm("Go ahead?"):
+            raise UsageError("nothing was created")
+    if folder is None:
+        folder = create(
+            name=context.config.name,
+            owner=identity.owner,
+            provider=provider.name,
+            region=identity.region,
+            project=context.base,
+        )
+    with telling_what_runs(folder, context.reporter):
+        return _reach(context, folder, provider, survey, plan, observed, source)
+
+
+def _reach(
+    context: Context,
+    folder: RunFolder,
+    provider: Provider,
+    survey: Survey,
+    plan: Plan,
+    observed: Observation,
+    source: DatasetSource | None,
+) -> Up:
+    applying = Applying(
+        provider=provider,
+        folder=folder,
+        config=context.config,
+        survey=survey,
+        timeline=context.timeline,
+        run_tags=run_tags(folder.run()),
+    )
+    machine = apply_up(plan, applying, observed)
+    target = target_of(machine, applying)
+    with context.timeline.stage("connect", f"{target.address}") as stage:
+        remote = connect_when_ready(target)
+        stage.outcome = "host key verified"
+    with remote:
+        return _train_once(context, folder, remote, machine, source, created=not plan.empty)
+
+
+def _train_once(
+    context: Context,
+    folder: RunFolder,
+    remote: Remote,
+    machine: Machine,
+    source: DatasetSource | None,
+    *,
+    created: bool,
+) -> Up:
+    """Start the first session; where there is one already, only say what differs."""
+    layout = layout_on(remote, folder)
+    before = training.sessions(remote, layout)
+    if before:
+        settled = settle(_as_applied(context, folder), remote, folder, source, push=False)
+        differs = differs_there(remote, context.config, context.base, layout) + _config_changes(
+            context, folder
+        )
+        session = before[-1]
+        if not settled.changed and not created:
+            context.reporter.emit(_unchanged(folder, session, differs))
+    else:
+        folder.save_config(dump(context.config))
+        settled = settle(context, remote, folder, source)
+        session = start_session(context, remote, folder, settled, number=1)
+        differs = ()
+    return Up(
+        run=folder.path.name,
+        machine=machine.id,
+        address=machine.address or "",
+        session=session,
+        created=created,
+        differs=differs,
+        waterfall=context.timeline.waterfall(),
+    )
+
+
+def _plan(context: Context, survey: Survey, observed: Observation, source: DatasetSource | None) -> Plan:
+    return plan_up(
+        Wanted(
+            config=context.config,
+            survey=survey,
+            observed=observed,
+            dataset_bytes=source.size_bytes if source else 0,
+            now=datetime.now(UTC),
+        )
+    )
+
+
+def _same_run(context: Context, folder: RunFolder | None) -> None:
+    """Raise `UsageError` when the folder's open run is not the one that is wanted now."""
+    if folder is None:
+        return
+    record = folder.record()
+    wanted = {"name": context.config.name, "provider": context.config.provider}
+    if context.config.region and record.provider == "aws":
+        wanted["region"] = context.config.region
+    for what, value in wanted.items():
+        known = getattr(record, what)
+        if known != value:
+            raise UsageError(
+                f"this folder's open run has {what} `{known}`, now `{value}` is asked for",
+                hint=f"end it with `cloudtrain down`, or go on with it by {what} `{known}`",
+            )
+
+
+def _as_applied(context: Context, folder: RunFolder) -> Context:
+    """Return the context with the configuration that the machine was last given."""
+    stored = folder.load_config()
+    return replace(context, config=from_dict(stored)) if stored else context
+
+
+def _config_changes(context: Context, folder: RunFolder) -> tuple[str, ...]:
+    """Name the top-level parts of the configuration that differ from what was applied."""
+    old = folder.load_config() or {}
+    new = dump(context.config)
+    keys = sorted(set(old) | set(new))
+    return tuple(f"config `{key}`" for key in keys if old.get(key) != new.get(key))
+
+
+def _unchanged(folder: RunFolder, session: Session, differs: tuple[str, ...]) -> Note:
+    name = folder.record().name
+    if not differs:
+        return Note(f"nothing to change: `{name}` is up, session {session.number:03d} is {session.state}")
+    return Note(
+        f"nothing was changed; different here since: {', '.join(differs)}",
+        hint="`cloudtrain train` pushes it and starts a new session",
+    )

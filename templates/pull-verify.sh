@@ -1,0 +1,11 @@
+# shellcheck shell=bash
+# Input: records of two, length and path, each ended by NUL. Prints for each `sha256 size seconds path`,
+# ended by NUL: the hash of the first `length` bytes, and what the file is after that. A file that is
+# gone gives no record.
+set -u
+export LC_ALL=C
+while IFS= read -r -d '' length && IFS= read -r -d '' path; do
+  [ -f "$path" ] || continue
+  hash=$(head -c "$length" -- "$path" | sha256sum)
+  find "$path" -maxdepth 0 -printf "${hash%% *} %s %T@ %p\0"
+done

@@ -1,0 +1,42 @@
+"""Machines and configurations that several tests look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cloudtrain.facts import parse
+from cloudtrain.models.config import Config, Dataset, Environment, Mirrors, Project, Train
+from cloudtrain.models.machine import Facts
+from cloudtrain.models.run import Layout
+
+MACHINES: dict[str, Facts] = {
+    path.stem: parse(path.read_text())
+    for path in sorted((Path(__file__).parents[1] / "facts" / "data").glob("*.txt"))
+}
+
+LAYOUT = Layout("/home/some user/cloudtrain/it's-1")
+
+CONFIGS: dict[str, Config] = {
+    "default": Config(),
+    "uv": Config(environment=Environment(manager="uv", python="3", packages=("tqdm", "ruamel.yaml>=0.18"))),
+    "venv": Config(
+        environment=Environment(manager="venv", requirements="sub dir/requirements.txt"),
+        train=Train(kind="script", command="python train.py"),
+        project=Project(git="https://example.org/x.git"),
+        dataset=Dataset(source="https://example.org/d.zip"),
+    ),
+    "existing": Config(environment=Environment(manager="existing", python="/opt/pytorch/bin/python")),
+    "own host": Config(provider="ssh", environment=Environment(manager="existing")),
+    "yolov5": Config(train=Train(kind="yolov5")),
+    "cpu": Config(train=Train(args={"device": "cpu"})),
+    "no torch": Config(environment=Environment(torch="none", manager="uv"), train=Train(kind="script")),
+    "mirrors": Config(
+        mirrors=Mirrors(
+            package_index="https://me:s3cret@pypi.example.org/simple",
+            torch_index="https://torch.example.org/whl/",
+            conda_installer="https://conda.example.org/installers/",
+            conda_channel="https://conda.example.org/forge",
+            apt="http://apt.example.org/ubuntu/",
+        )
+    ),
+}

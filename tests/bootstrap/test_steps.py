@@ -1,0 +1,151 @@
+"""Which machine gets which steps: tables, nothing is run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cloudtrain.bootstrap import Step, environment_python, steps
+from cloudtrain.bootstrap.packages import distribution
+from cloudtrain.errors import UsageError
+from cloudtrain.models.config import Config, Environment, Train
+from tests.bootstrap.cases import CONFIGS, LAYOUT, MACHINES
+
+
+def of(machine: str, config: str | Config = "default") -> dict[str, Step]:
+    chosen = CONFIGS[config] if isinstance(config, str) else config
+    return {step.name: step for step in steps(chosen, MACHINES[machine], LAYOUT)}
+
+
+CONDA = ["base", "miniconda", "environment", "torch", "trainer", "opencv"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "config", "names"),
+    [
+        ("ubuntu-22.04-no-gpu", "default", ["cloud-init", *CONDA]),
+        ("ubuntu-24.04-bare", "default", ["cloud-init", "base", "driver", *CONDA[1:], "gpu"]),
+        ("ubuntu-24.04-bare", "cpu", ["cloud-init", *CONDA]),
+        ("t4", "default", ["cloud-init", *CONDA, "gpu"]),
+        ("old-driver", "default", ["cloud-init", "base", "driver", *CONDA[1:], "gpu"]),
+        ("driver-library-mismatch", "default", ["cloud-init", "base", "driver", *CONDA[1:], "gpu"]),
+        ("wsl", "default", [*CONDA, "gpu"]),
+        ("container-without-toolkit", "default", [*CONDA, "gpu"]),
+        ("debian-12-no-root", "uv", ["base", "uv", "environment", "torch", "trainer", "packages", "opencv"]),
+        ("debian-12-no-root", "venv", ["base", "environment", "torch", "requirements", "opencv"]),
+        ("debian-12-no-root", "no torch", ["base", "uv", "environment", "opencv"]),
+        ("debian-12-no-root", "yolov5", ["base", "miniconda", "environment", "torch", "trainer", "requirements", "opencv"]),
+        ("t4", "existing", ["cloud-init", "base", "environment", "torch", "trainer", "gpu"]),
+        ("t4", "own host", ["cloud-init", "base", "environment", "gpu"]),
+        ("t4", "mirrors", ["cloud-init", "apt-mirror", *CONDA, "gpu"]),
+    ],
+)  # fmt: skip
+def test_which_steps(machine: str, config: str, names: list[str]) -> None:
+    assert list(of(machine, config)) == names
+
+
+def test_the_driver_is_of_the_right_kind() -> None:
+    turing = of("ubuntu-24.04-bare")["driver"]
+    assert "linux-modules-nvidia-580-server-open-" in turing.apply
+    assert "apt-mark hold" in turing.apply
+    assert turing.root
+    volta = of("v100-no-driver")["driver"]
+    assert "nvidia-headless-no-dkms-580-server " in volta.apply
+    assert "open" not in volta.apply
+
+
+def test_a_mismatch_is_a_reboot_not_an_installation() -> None:
+    step = of("driver-library-mismatch")["driver"]
+    assert "exit 194" in step.apply
+    assert "apt-get" not in step.apply
+
+
+def test_torch_waits_for_no_driver_but_counts_on_it() -> None:
+    bare = of("ubuntu-24.04-bare")["torch"]
+    assert "2.15.0" in bare.apply
+    assert "driver" not in bare.needs
+    assert "driver" in of("ubuntu-24.04-bare")["gpu"].needs
+
+
+def test_an_older_driver_gets_an_older_cuda() -> None:
+    a10g = of("a10g", "mirrors")["torch"]
+    assert "https://torch.example.org/whl/cu126" in a10g.apply
+    assert "driver 535 does not run CUDA 13" in a10g.reason
+
+
+def test_base_asks_only_for_what_is_used() -> None:
+    assert "base" in of("debian-12-no-root", "uv")
+    packages = of("debian-12-no-root", "uv")["base"].by_hand
+    assert packages == "sudo apt-get update && sudo apt-get install -y screen rsync"
+    assert "git" in of("t4", "venv")["base"].by_hand
+    assert "python3-venv" in of("t4", "venv")["base"].by_hand
+    assert of("t4", "venv")["base"].root
+
+
+@pytest.mark.parametrize(
+    ("machine", "config", "required"),
+    [("debian-12-no-root", "uv", True), ("t4", "uv", False), ("t4", "venv", False)],
+)
+def test_base_is_required_only_for_what_is_truly_missing(machine: str, config: str, required: bool) -> None:
+    assert of(machine, config)["base"].required == required
+
+
+def test_only_the_project_s_own_files_wait_for_the_project() -> None:
+    waiting = {name for name, step in of("t4", "venv").items() if step.waits_for_project}
+    assert waiting == {"requirements"}
+
+
+def test_miniconda_is_pinned() -> None:
+    step = of("t4")["miniconda"]
+    assert "sha256sum -c" in step.apply
+    assert "-b -u -p" in step.apply
+    assert "--override-channels -c conda-forge python=3.12 pip" in of("t4")["environment"].apply
+    assert "https://conda.example.org/installers/Miniconda3-" in of("t4", "mirrors")["miniconda"].apply
+
+
+def test_an_architecture_without_a_pin_is_refused() -> None:
+    graviton = replace(MACHINES["t4"], arch="aarch64")
+    with pytest.raises(UsageError, match="aarch64") as caught:
+        steps(CONFIGS["default"], graviton, LAYOUT)
+    assert "uv" in caught.value.hint
+    assert steps(CONFIGS["uv"], graviton, LAYOUT)
+    assert steps(CONFIGS["default"], replace(graviton, conda="/opt/conda/bin/conda"), LAYOUT)
+
+
+def test_an_address_with_a_password_is_only_in_the_environment() -> None:
+    for step in of("t4", "mirrors").values():
+        for line in step.apply.splitlines():
+            assert "s3cret" not in line or line.startswith("export PIP_INDEX_URL=")
+
+
+@pytest.mark.parametrize(
+    ("environment", "python"),
+    [
+        (Environment(), f"{LAYOUT.env}/bin/python"),
+        (Environment(manager="uv", python="3"), f"{LAYOUT.env}/bin/python"),
+        (Environment(manager="existing"), "/usr/bin/python3"),
+        (Environment(manager="existing", python="python3.11"), "python3.11"),
+        (Environment(manager="existing", python="/opt/pytorch/bin/python"), "/opt/pytorch/bin/python"),
+    ],
+)
+def test_environment_python(environment: Environment, python: str) -> None:
+    config = Config(environment=environment, train=Train(kind="script"))
+    assert environment_python(config, MACHINES["t4"], LAYOUT) == python
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("six", "six"),
+        ("ultralytics>=8.3", "ultralytics"),
+        ("ruamel.yaml[jinja2]~=0.18 ; python_version > '3'", "ruamel.yaml"),
+        ("git+https://example.org/x.git", None),
+        ("https://example.org/x.whl", None),
+        ("./local", None),
+        ("-e .", None),
+        ("x @ https://example.org/x.whl", "x"),
+    ],
+)
+def test_distribution(spec: str, name: str | None) -> None:
+    assert distribution(spec) == name

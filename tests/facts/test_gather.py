@@ -1,0 +1,75 @@
+"""The questions, asked of a real shell over a real sshd."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from cloudtrain.facts import gather
+from cloudtrain.models.machine import Gpu
+from cloudtrain.paths import shipped
+from cloudtrain.ssh.remote import Remote, connect
+from tests.support.sshd import Sshd
+
+
+def _program(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_asks_a_real_machine(remote: Remote, sshd: Sshd) -> None:
+    found = gather(remote)
+    assert found.home == str(sshd.home)
+    assert found.cpus == os.cpu_count()
+    assert found.memory_mib > 100
+    assert found.disk_free_mib > 0
+    assert found.root == (os.geteuid() == 0)
+    assert found.rsync == shutil.which("rsync", path=sshd.path)
+    assert found.kernel == os.uname().release
+
+
+def test_the_driver_speaks_for_its_gpus(sshd: Sshd) -> None:
+    programs = sshd.folder / "bin"
+    _program(
+        programs,
+        "nvidia-smi",
+        'case "$*" in *compute_cap*) echo "Field \\"compute_cap\\" is not a valid field to query."; exit 2;; esac\n'
+        'echo "Tesla T4, 15109, 440.33.01"; echo "Tesla T4, 15109, 440.33.01"',
+    )
+    sshd.stop()
+    sshd.path = f"{programs}:{sshd.path}"
+    sshd.start()
+    with connect(sshd.target) as remote:
+        found = gather(remote)
+        assert found.gpus == (Gpu("Tesla T4", 15109, "440.33.01"),) * 2
+        assert found.nvidia_smi_error is None
+        _program(programs, "nvidia-smi", "echo; echo 'Driver/library version mismatch'; echo more; exit 18")
+        assert gather(remote).nvidia_smi_error == "Driver/library version mismatch"
+
+
+def test_our_own_tools_are_found_without_a_login_shell(remote: Remote, sshd: Sshd) -> None:
+    for name, folder in (("uv", ".cloudtrain/bin"), ("conda", ".cloudtrain/miniconda3/bin")):
+        (sshd.home / folder).mkdir(parents=True)
+        _program(sshd.home / folder, name, "exit 0")
+    found = gather(remote)
+    assert (found.uv, found.conda) == (
+        shutil.which("uv", path=sshd.path) or f"{sshd.home}/.cloudtrain/bin/uv",
+        shutil.which("conda", path=sshd.path) or f"{sshd.home}/.cloudtrain/miniconda3/bin/conda",
+    )
+
+
+def test_asking_changes_nothing(remote: Remote, sshd: Sshd) -> None:
+    before = sorted(sshd.home.rglob("*"))
+    gather(remote)
+    assert sorted(sshd.home.rglob("*")) == before
+
+
+def test_shellcheck() -> None:
+    path = shipped("templates") / "facts.sh"
+    done = subprocess.run(
+        ["shellcheck", "-s", "bash", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,142 @@
+"""The installed command, driven as a user drives it: a folder, a subprocess, its output."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cloudtrain.providers import sandbox
+from tests.support.sandbox import Running
+
+CONFIG = """\
+name: road
+provider: sandbox
+environment: {manager: existing, python: /usr/bin/python3, torch: none}
+train:
+  kind: script
+  command: python3 train.py
+  outputs: ["out/*.pt"]
+"""
+
+TRAIN = """\
+import os, sys, time, zipfile
+print("first line", flush=True)
+os.makedirs("out", exist_ok=True)
+def save(name, text):
+    with zipfile.ZipFile(f"out/{name}.part", "w") as z:
+        z.writestr("archive/data.pkl", text * 1000)
+        z.writestr("archive/version", "3")
+    os.replace(f"out/{name}.part", f"out/{name}")
+save("last.pt", "one")
+while os.path.exists("wait") and not os.path.exists("go"):
+    time.sleep(0.05)
+save("best.pt", "two")
+print("last line", flush=True)
+sys.exit(int(open("code").read()) if os.path.exists("code") else 0)
+"""
+
+
+@dataclass
+class Road:
+    """A project folder, a CLOUDTRAIN_HOME of its own, and the command."""
+
+    root: Path
+    env: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        self.project = self.root / "project"
+        self.home = self.root / "home"
+        self.project.mkdir(parents=True)
+        (self.project / "cloudtrain.yaml").write_text(CONFIG)
+        (self.project / "train.py").write_text(TRAIN)
+
+    @property
+    def state(self) -> Path:
+        """The sandbox's folder."""
+        return self.home / "data" / "sandbox"
+
+    @property
+    def running(self) -> Running:
+        """The sandbox, to ask it directly."""
+        return Running(sandbox.ensure(self.state), self.state)
+
+    def environ(self) -> dict[str, str]:
+        """The environment of a command."""
+        return {**os.environ, "CLOUDTRAIN_HOME": str(self.home), "COLUMNS": "200", **self.env}
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        """Start a command without waiting for it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "cloudtrain", *args],
+            cwd=self.project,
+            env=self.environ(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def call(
+        self, *args: str, code: int | None = 0, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end and check its exit code."""
+        process = self.start(*args)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            raise AssertionError(f"{args} took more than {timeout} s\n{out}\n{err}") from None
+        done = subprocess.CompletedProcess(args, process.returncode, out, err)
+        assert code is None or done.returncode == code, f"{args}: {done.returncode}\n{out}\n{err}"
+        assert "Traceback" not in err, err
+        return done
+
+    def json(self, *args: str, code: int | None = 0) -> dict[str, Any]:
+        """Run a command with `--json` and return its one object."""
+        done = self.call(*args, "--json", code=code)
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def alive(self) -> list[str]:
+        """Ask the emulated cloud directly which machines are not terminated."""
+        ec2 = self.running.provider().clients.ec2
+        rows = ec2.describe_instances()["Reservations"]
+        items = [item for row in rows for item in row.get("Instances", [])]
+        return [str(i.get("InstanceId")) for i in items if i.get("State", {}).get("Name") != "terminated"]
+
+    def left(self) -> list[str]:
+        """Ask the emulated cloud directly for anything of ours at all."""
+        ec2 = self.running.provider().clients.ec2
+        pairs = [str(pair.get("KeyName")) for pair in ec2.describe_key_pairs()["KeyPairs"]]
+        groups = [str(g.get("GroupName")) for g in ec2.describe_security_groups()["SecurityGroups"]]
+        volumes = [str(v.get("VolumeId")) for v in ec2.describe_volumes()["Volumes"]]
+        return self.alive() + pairs + [name for name in groups if name != "default"] + volumes
+
+
+@contextmanager
+def road(root: Path) -> Generator[Road]:
+    """A road whose sandbox ends with the test, whatever happened on it."""
+    made = Road(root)
+    try:
+        yield made
+    finally:
+        sandbox.stop(made.state)
+
+
+def until(condition: Callable[[], bool], *, timeout: float = 30) -> None:
+    """Wait for something another process does; there is no event to wait for across it."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)

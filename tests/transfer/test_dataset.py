@@ -1,0 +1,186 @@
+"""data.yaml in all its spellings, and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cloudtrain.errors import ConfigError
+from cloudtrain.models.config import Config, Dataset, Train
+from cloudtrain.transfer.dataset import DatasetSource, dataset_digest, dataset_tree, inspect_dataset
+
+
+def make_dataset(
+    root: Path, text: str = "path: .\ntrain: images/train\nval: images/val\nnames: [a, b]\n", images: int = 2
+) -> Path:
+    """Make a small dataset in the usual layout; return its data.yaml."""
+    for split in ("train", "val"):
+        for kind, suffix in (("images", "png"), ("labels", "txt")):
+            folder = root / kind / split
+            folder.mkdir(parents=True, exist_ok=True)
+            for number in range(images):
+                (folder / f"{number}.{suffix}").write_text(f"0 0.5 0.5 0.1 0.{number + 1}")
+    (root / "data.yaml").write_text(text)
+    return root / "data.yaml"
+
+
+def inspect(path: str, base: Path, kind: str = "yolo") -> DatasetSource:
+    source = inspect_dataset(Config(dataset=Dataset(path=path), train=Train(kind=kind)), base)  # type: ignore[arg-type]
+    assert source is not None
+    return source
+
+
+def rewritten(source: DatasetSource) -> dict[str, object]:
+    assert source.data_yaml is not None
+    return yaml.safe_load(source.data_yaml.render("/far/data"))
+
+
+USUAL = {
+    f"{kind}/{split}/{n}.{end}"
+    for kind, end in (("images", "png"), ("labels", "txt"))
+    for split in ("train", "val")
+    for n in (0, 1)
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path: .\ntrain: images/train\nval: images/val\nnames: [a, b]\n",
+        "train: images/train\nval: images/val\nnc: 2\nnames: {0: a, 1: b}\n",
+        "path: ds\ntrain: images/train\nval: images/val\nnames: [a]\n",
+        "path: ../ds\ntrain: images/train/\nvalidation: ./images/val\nnames: [a]\n",
+        "train: ../images/train\nval: ../images/val\nnc: 1\n",
+        "path: .\ntrain: [images/train]\nval: [images/val]\nnames: [a]\ntest:\n",
+        "path: .\ntrain: images/train\nval: images/val\ntest: images/absent\nnames: [a]\n",
+        "path: '{root}'\ntrain: '{root}/images/train'\nval: images/val\nnames: [a]\n",
+    ],
+)
+def test_spellings(tmp_path: Path, text: str) -> None:
+    """However it is written, the same files move to the same places."""
+    root = tmp_path / "ds"
+    make_dataset(root, text.replace("{root}", str(root)))
+    source = inspect("ds/data.yaml", tmp_path)
+    assert {entry.path for entry in source.tree.files} == USUAL
+    document = rewritten(source)
+    assert document["path"] == "/far/data"
+    train = document["train"]
+    assert train in ("images/train", ["images/train"])
+    assert document["val"] in ("images/val", ["images/val"])
+    assert "test" not in document or document["test"] is None
+
+
+def test_yolov5_beside_the_checkout(tmp_path: Path) -> None:
+    """yolov5's own files say `path: ../datasets/x`, relative to the checkout."""
+    make_dataset(tmp_path / "datasets" / "x")
+    checkout = tmp_path / "yolov5"
+    (checkout / "data").mkdir(parents=True)
+    (checkout / "data" / "x.yaml").write_text(
+        "path: ../datasets/x\ntrain: images/train\nval: images/val\nnames: [a]\n"
+    )
+    assert {entry.path for entry in inspect("data/x.yaml", checkout, "yolov5").tree.files} == USUAL
+
+
+def test_folders_outside_keep_their_labels(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "one")
+    make_dataset(tmp_path / "two")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "data.yaml").write_text(
+        f"train: [{tmp_path}/one/images/train, {tmp_path}/two/images/train]\nval: ../one/images/val\nnames: [a]\n"
+    )
+    source = inspect("p/data.yaml", tmp_path)
+    document = rewritten(source)
+    assert document["train"] == ["outside-1/images/train", "outside-2/images/train"]
+    names = {entry.path for entry in source.tree.files}
+    assert {"outside-1/labels/train/0.txt", "outside-2/labels/train/0.txt"} <= names
+    assert f"{document['val']}/0.png" in names
+
+
+def test_list_files_are_written_anew(tmp_path: Path) -> None:
+    root = tmp_path / "ds"
+    make_dataset(root, "path: .\ntrain: train.txt\nval: images/val\nnames: [a]\n", images=3)
+    (root / "train.txt").write_text(f"./images/train/0.png\n{root}/images/train/2.png\n\n")
+    source = inspect("ds/data.yaml", tmp_path)
+    made = next(entry for entry in source.tree.files if entry.content)
+    assert rewritten(source)["train"] == made.path
+    assert made.content == b"./images/train/0.png\n./images/train/2.png\n"
+    names = {entry.path for entry in source.tree.files}
+    assert {"images/train/0.png", "labels/train/2.txt"} <= names
+    assert "images/train/1.png" not in names
+
+
+def test_images_that_are_links_are_sent(tmp_path: Path) -> None:
+    root = tmp_path / "ds"
+    make_dataset(root)
+    (tmp_path / "pool.png").write_text("pixels")
+    (root / "images" / "train" / "link.png").symlink_to(tmp_path / "pool.png")
+    entry = next(e for e in inspect("ds", tmp_path).tree.files if e.path == "images/train/link.png")
+    assert entry.size == 6
+
+
+def test_caches_stay_and_digest_follows(tmp_path: Path) -> None:
+    root = tmp_path / "ds"
+    make_dataset(root)
+    (root / "labels" / "train.cache").write_text("x")
+    (root / "labels" / "train" / "train.cache").write_text("x")
+    source = inspect("ds", tmp_path)
+    assert not any("cache" in entry.path for entry in source.tree.files)
+    (root / "images" / "train" / "0.png").write_text("other")
+    assert dataset_digest(source) != dataset_tree(source).digest
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("train: images/train\nval: images/none\nnames: [a]\n", 2, "`val: images/none` is not there"),
+        ("train: images/train\nnames: [a]\n", 0, "`val:` is missing"),
+        ("train: images/train\nval: images/val\n", 0, "`names:` is missing"),
+        ("train: images/train\nval: images/val\nnc: 3\nnames: [a]\n", 3, "`names:` has 1"),
+        (
+            "path: /absent/x\ntrain: images/train\nval: images/val\nnc: 3\n",
+            1,
+            "`path: /absent/x` is not there",
+        ),
+        ("train: [images/train\nval: x\n", 2, "no YAML"),
+        ("- a\n", 1, "expected"),
+        ("train: labels/train\nval: images/val\nnc: 1\n", 1, "has no images"),
+    ],
+)
+def test_broken_files_name_the_line(tmp_path: Path, text: str, line: int, words: str) -> None:
+    make_dataset(tmp_path / "ds", text)
+    with pytest.raises(ConfigError) as caught:
+        inspect("ds/data.yaml", tmp_path)
+    problem = caught.value.problems[0]
+    assert problem.file == "ds/data.yaml"
+    assert problem.line == line
+    assert words in problem.message
+
+
+def test_no_labels(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "ds")
+    for label in (tmp_path / "ds" / "labels" / "train").iterdir():
+        label.unlink()
+    with pytest.raises(ConfigError, match="has no labels"):
+        inspect("ds/data.yaml", tmp_path)
+
+
+def test_missing_path_names_the_config(tmp_path: Path) -> None:
+    (tmp_path / "cloudtrain.yaml").write_text("name: x\ndataset:\n  path: absent.yaml\n")
+    with pytest.raises(ConfigError, match=r"cloudtrain.yaml:3: .*is not there") as caught:
+        inspect("absent.yaml", tmp_path)
+    assert caught.value.hint
+
+
+def test_none_and_folder_and_remote(tmp_path: Path) -> None:
+    assert inspect_dataset(Config(), tmp_path) is None
+    make_dataset(tmp_path / "ds")
+    assert inspect("ds", tmp_path).kind == "yaml"
+    assert inspect("ds", tmp_path, "script").kind == "folder"
+    remote = inspect_dataset(Config(dataset=Dataset(source="https://x.example/a.zip")), tmp_path)
+    assert remote is not None
+    assert remote.kind == "remote"
+    (tmp_path / "bad.zip").write_bytes(b"no zip")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        inspect("bad.zip", tmp_path)

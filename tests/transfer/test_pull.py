@@ -1,0 +1,302 @@
+"""Fetching from a real sshd while a trainer writes, tears and finishes."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from cloudtrain.errors import CloudtrainError, ConnectError, TornCheckpoint
+from cloudtrain.events import Event, Note, Progress, Reporter, Silent
+from cloudtrain.models.training import Artifact
+from cloudtrain.ssh.remote import Remote, connect
+from cloudtrain.transfer.pull import newest_unproven, pull
+from tests.support.sshd import Sshd
+from tests.transfer.conftest import Seen
+from tests.transfer.test_containers import make_pt
+
+HEAD = "epoch,time,metrics/mAP50(B),metrics/mAP50-95(B)\n"
+
+
+@dataclass
+class Trainer:
+    """What a trainer leaves on the machine, written by hand."""
+
+    root: Path
+
+    @property
+    def run(self) -> Path:
+        return self.root / "runs" / "001"
+
+    @property
+    def session(self) -> Path:
+        return self.root / "sessions" / "001"
+
+    @property
+    def project(self) -> Path:
+        return self.root / "project"
+
+    @property
+    def log(self) -> Path:
+        return self.session / "train.log"
+
+    def begin(self) -> Trainer:
+        for folder in (self.run / "weights", self.session, self.project):
+            folder.mkdir(parents=True)
+        (self.session / "started").touch()
+        self.log.write_text("begun\n")
+        (self.run / "args.yaml").write_text("epochs: 3\n")
+        (self.run / "results.csv").write_text(HEAD)
+        (self.run / "BoxPR curve.png").write_bytes(os.urandom(3000))
+        (self.run / "events.out.tfevents.1").write_bytes(b"ev")
+        (self.run / "other.bin").write_bytes(b"not asked for")
+        return self
+
+    def epoch(self, number: int, score: float, *, best: bool = True, size: int = 50_000) -> None:
+        with (self.run / "results.csv").open("a") as file:
+            file.write(f"{number},1,{score},{score}\n")
+        make_pt(self.run / "weights" / "last.pt", size, seed=number)
+        if best:
+            make_pt(self.run / "weights" / "best.pt", size, seed=number)
+        with self.log.open("a") as file:
+            file.write(f"epoch {number}\n")
+
+
+@pytest.fixture
+def trainer(machine: Sshd) -> Trainer:
+    return Trainer(machine.home / "the run").begin()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "at home"
+
+
+def no_pause(_: float) -> None:
+    """Try again at once."""
+
+
+def fetch(
+    remote: Remote,
+    trainer: Trainer,
+    home: Path,
+    reporter: Reporter | None = None,
+    *,
+    kind: Literal["yolo", "yolov5", "script"] = "yolo",
+    outputs: tuple[str, ...] = (),
+    everything: bool = False,
+    pause: Callable[[float], object] = no_pause,
+) -> dict[str, Artifact]:
+    listed = pull(
+        remote,
+        str(trainer.run),
+        str(trainer.log),
+        home,
+        reporter or Silent(),
+        kind=kind,
+        project=str(trainer.project),
+        outputs=outputs,
+        everything=everything,
+        pause=pause,
+    )
+    return {artifact.path.relative_to(home).as_posix(): artifact for artifact in listed}
+
+
+def here(home: Path) -> set[str]:
+    return {
+        p.relative_to(home).as_posix() for p in home.rglob("*") if p.is_file() and not p.name.startswith(".")
+    }
+
+
+def test_first_then_nothing_then_the_change(line: Remote, trainer: Trainer, home: Path) -> None:
+    trainer.epoch(1, 0.2)
+    trainer.epoch(2, 0.5)
+    trainer.epoch(3, 0.4, best=False)
+    first = fetch(line, trainer, home)
+    usual = {
+        "weights/best.pt",
+        "weights/last.pt",
+        "results.csv",
+        "args.yaml",
+        "train.log",
+        "BoxPR curve.png",
+        "events.out.tfevents.1",
+    }
+    assert set(first) == usual == here(home)
+    assert all(one.complete and one.fetched for one in first.values())
+    assert (first["weights/best.pt"].epoch, first["weights/last.pt"].epoch) == (2, 3)
+    assert first["weights/best.pt"].metrics == {"metrics/mAP50(B)": 0.5, "metrics/mAP50-95(B)": 0.5}
+    assert first["weights/best.pt"].kind == "best"
+    assert first["results.csv"].kind == "results"
+    assert first["train.log"].kind == "log"
+    for name in ("weights/best.pt", "results.csv"):
+        assert (home / name).read_bytes() == (trainer.run / name).read_bytes()
+    second = fetch(line, trainer, home)
+    assert not any(one.fetched for one in second.values())
+    assert second["weights/best.pt"].epoch == 2
+    trainer.epoch(4, 0.3, best=False)
+    third = fetch(line, trainer, home)
+    assert {name for name, one in third.items() if one.fetched} == {
+        "weights/last.pt",
+        "results.csv",
+        "train.log",
+    }
+    assert (third["weights/last.pt"].epoch, third["weights/best.pt"].epoch) == (4, 2)
+    assert not list(home.rglob("*.part"))
+
+
+def test_everything(line: Remote, trainer: Trainer, home: Path) -> None:
+    trainer.epoch(1, 0.2)
+    assert "other.bin" in fetch(line, trainer, home, everything=True)
+
+
+def test_row_without_its_checkpoint(line: Remote, trainer: Trainer, home: Path) -> None:
+    """A row is written before its checkpoint: last.pt is still that of the row before."""
+    trainer.epoch(1, 0.2)
+    trainer.epoch(2, 0.3)
+    with (trainer.run / "results.csv").open("a") as file:
+        file.write("3,1,0.9,0.9\n")
+    late = (trainer.run / "weights" / "last.pt").stat().st_mtime_ns + 2_000_000_000
+    os.utime(trainer.run / "results.csv", ns=(late, late))
+    came = fetch(line, trainer, home)
+    assert (came["weights/last.pt"].epoch, came["weights/best.pt"].epoch) == (2, 2)
+
+
+def test_torn_is_never_accepted_and_the_last_good_stays(
+    line: Remote, trainer: Trainer, home: Path, seen: Seen
+) -> None:
+    """Torn at random places: each fetch keeps the good copy, its epoch, and says so."""
+    trainer.epoch(1, 0.2)
+    fetch(line, trainer, home)
+    last, good = trainer.run / "weights" / "last.pt", (home / "weights" / "last.pt").read_bytes()
+    trainer.epoch(2, 0.1, best=False)
+    whole = last.read_bytes()
+    chance = random.Random(1)
+    for offset in [0, *(chance.randrange(1, len(whole)) for _ in range(2))]:
+        last.write_bytes(whole[:offset])
+        came = fetch(line, trainer, home, seen)
+        assert (home / "weights" / "last.pt").read_bytes() == good
+        assert (came["weights/last.pt"].epoch, came["weights/last.pt"].fetched) == (1, False)
+        assert newest_unproven(line, str(trainer.run), home, kind="yolo", project=str(trainer.project)) == (
+            str(last),
+        )
+    notes = [event for event in seen.events if isinstance(event, Note)]
+    assert len(notes) == 3
+    assert "the last good one of epoch 1 stays" in notes[0].text
+    last.write_bytes(whole)
+    assert fetch(line, trainer, home)["weights/last.pt"].epoch == 2
+    assert newest_unproven(line, str(trainer.run), home, kind="yolo", project=str(trainer.project)) == ()
+
+
+def test_torn_and_nothing_at_home(line: Remote, trainer: Trainer, home: Path) -> None:
+    (trainer.run / "weights" / "last.pt").write_bytes(b"PK\x03\x04half")
+    with pytest.raises(TornCheckpoint, match=r"weights/last\.pt"):
+        fetch(line, trainer, home)
+    assert "results.csv" in here(home)
+    assert "weights/last.pt" not in here(home)
+
+
+def test_no_checkpoint_yet(line: Remote, trainer: Trainer, home: Path) -> None:
+    assert {one.kind for one in fetch(line, trainer, home).values()} == {"results", "log", "other"}
+    assert newest_unproven(line, str(trainer.run), home, kind="yolo", project=str(trainer.project)) == ()
+
+
+def test_whole_after_a_moment(line: Remote, trainer: Trainer, home: Path) -> None:
+    """A checkpoint being written when it is first looked at comes with the next try."""
+    trainer.epoch(1, 0.2)
+    last = trainer.run / "weights" / "last.pt"
+    whole = last.read_bytes()
+    last.write_bytes(whole[:9000])
+    waited: list[float] = []
+
+    def pause(seconds: float) -> None:
+        waited.append(seconds)
+        last.write_bytes(whole)
+
+    assert fetch(line, trainer, home, pause=pause)["weights/last.pt"].fetched
+    assert len(waited) == 1
+
+
+def test_a_trainer_that_never_rests(line: Remote, trainer: Trainer, home: Path) -> None:
+    """Everything accepted while it writes without pause is whole, and matches its epoch."""
+    trainer.epoch(1, 0.001)
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 1
+        while not stop.wait(0.02):  # file times tick in 4 ms: rows must not share a tick with checkpoints
+            number += 1
+            trainer.epoch(number, number / 1000)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(3):
+            try:
+                came = fetch(line, trainer, home)
+            except TornCheckpoint:
+                continue
+            for name in ("weights/last.pt", "weights/best.pt"):
+                if name in came and (epoch := came[name].epoch) is not None:
+                    assert (home / name).read_bytes() == make_pt(
+                        home / "wanted", 50_000, seed=epoch
+                    ).read_bytes()
+    finally:
+        stop.set()
+        writer.join()
+    came = fetch(line, trainer, home)
+    assert came["weights/last.pt"].epoch == came["weights/best.pt"].epoch is not None
+
+
+def test_local_copy_that_was_touched_is_fetched_again(line: Remote, trainer: Trainer, home: Path) -> None:
+    trainer.epoch(1, 0.2)
+    fetch(line, trainer, home)
+    (home / "weights" / "best.pt").write_bytes(b"spoilt")
+    assert len(newest_unproven(line, str(trainer.run), home, kind="yolo", project=str(trainer.project))) == 1
+    assert fetch(line, trainer, home)["weights/best.pt"].fetched
+    assert (home / "weights" / "best.pt").read_bytes() == (trainer.run / "weights" / "best.pt").read_bytes()
+
+
+def test_script_outputs_newer_than_the_session(line: Remote, trainer: Trainer, home: Path) -> None:
+    old, new = trainer.project / "base.pt", trainer.project / "out dir" / "a\nb.pt"
+    new.parent.mkdir()
+    make_pt(old)
+    os.utime(old, (1_600_000_000, 1_600_000_000))
+    make_pt(new)
+    (trainer.project / "note.txt").write_text("x")
+    came = fetch(line, trainer, home, kind="script", outputs=("**/*.pt",))
+    assert "outputs/out dir/a\nb.pt" in came
+    assert came["outputs/out dir/a\nb.pt"].kind == "checkpoint"
+    assert "outputs/base.pt" not in came
+    assert "outputs/note.txt" not in came
+    assert "other.bin" in came
+
+
+class CutAt:
+    def __init__(self, machine: Sshd) -> None:
+        self.machine, self.done = machine, False
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, Progress) and not self.done:
+            self.done = True
+            self.machine.drop_connections()
+
+
+def test_cut_line_then_again(machine: Sshd, trainer: Trainer, home: Path) -> None:
+    trainer.epoch(1, 0.2, size=30_000_000)
+    with connect(machine.target) as first, pytest.raises(ConnectError) as caught:
+        fetch(first, trainer, home, CutAt(machine))
+    assert isinstance(caught.value, CloudtrainError)
+    assert not list(home.rglob("*.part"))
+    for path in home.rglob("*.pt"):
+        assert path.read_bytes() == (trainer.run / "weights" / path.name).read_bytes()
+    with connect(machine.target) as second:
+        fetch(second, trainer, home)
+    for name in ("best.pt", "last.pt"):
+        assert (home / "weights" / name).read_bytes() == (trainer.run / "weights" / name).read_bytes()

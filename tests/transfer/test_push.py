@@ -1,0 +1,284 @@
+"""Pushing to a real sshd, with rsync there and without."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from cloudtrain.errors import CloudtrainError, TransferError
+from cloudtrain.events import Event, Progress, Silent
+from cloudtrain.models.config import Config, Dataset, Project
+from cloudtrain.models.run import Layout
+from cloudtrain.ssh.remote import Remote, connect
+from cloudtrain.transfer.dataset import inspect_dataset
+from cloudtrain.transfer.push import differs, project_digest, push_dataset, push_model, push_project
+from tests.support.sshd import Sshd
+from tests.transfer.conftest import Seen
+from tests.transfer.test_dataset import make_dataset
+
+ODD = [
+    "a b.py",
+    "-n",
+    "new\nline.txt",
+    "grün.py",
+    "quote'\".py",
+    "$(touch pwned)",
+    "tail ",
+    " head",
+    "tab\t",
+    "*",
+    "\\x",
+]
+
+
+def contents(folder: Path) -> dict[str, bytes | str]:
+    """Read a tree: bytes of files, targets of links."""
+    found: dict[str, bytes | str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            found[name] = str(path.readlink())
+        elif path.is_file():
+            found[name] = path.read_bytes()
+        elif not any(path.iterdir()):
+            found[name] = "(empty folder)"
+    return found
+
+
+def fill(folder: Path, files: int = 100, size: int = 1000) -> None:
+    for number in range(files):
+        path = folder / f"part {number % 7}" / f"f{number}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(size))
+
+
+@pytest.mark.parametrize("extra", [0, 80])
+def test_odd_names_arrive(line: Remote, layout: Layout, base: Path, seen: Seen, extra: int) -> None:
+    """Every name a file system allows, links, empty folders and files: the same there, by any mover."""
+    fill(base, extra)
+    for name in ODD:
+        (base / name).write_text(f"<{name}>")
+    (base / os.fsdecode(b"bad\xffbytes")).write_text("x")
+    (base / "empty" / "deeper").mkdir(parents=True)
+    (base / "zero").touch()
+    (base / "sub").mkdir()
+    (base / "sub" / "run.sh").write_text("echo")
+    (base / "sub" / "run.sh").chmod(0o755)
+    (base / "sub" / "up").symlink_to("../zero")
+    (base / "to folder").symlink_to("sub")
+    report = push_project(line, Config(), base, layout, seen)
+    there = Path(layout.project)
+    assert contents(there) == contents(base)
+    assert (there / "sub" / "run.sh").stat().st_mode & 0o111
+    assert report.files == report.sent_files == len(ODD) + 3 + extra
+    assert report.bytes == report.sent_bytes
+    assert not list(Path(there).rglob("pwned"))
+
+
+def test_no_change_costs_nothing(line: Remote, machine: Sshd, layout: Layout, base: Path, seen: Seen) -> None:
+    fill(base)
+    push_project(line, Config(), base, layout, seen)
+    assert differs(line, Config(), base, layout) == ()
+    before, inodes = machine.handshakes(), {p: p.stat().st_ctime_ns for p in Path(layout.project).rglob("*")}
+    report = push_project(line, Config(), base, layout, seen)
+    assert (report.sent_files, report.sent_bytes, report.files) == (0, 0, 100)
+    assert machine.handshakes() == before
+    assert {p: p.stat().st_ctime_ns for p in Path(layout.project).rglob("*")} == inodes
+
+
+def test_small_change_needs_no_second_connection(
+    line: Remote, machine: Sshd, layout: Layout, base: Path, seen: Seen
+) -> None:
+    fill(base)
+    push_project(line, Config(), base, layout, seen)
+    digest = project_digest(Config(), base)
+    (base / "part 1" / "f1.bin").write_bytes(b"edited")
+    (base / "part 2" / "f2.bin").unlink()
+    assert project_digest(Config(), base) != digest
+    assert differs(line, Config(), base, layout) == ("project",)
+    before = machine.handshakes()
+    report = push_project(line, Config(), base, layout, seen)
+    assert (report.sent_files, report.sent_bytes) == (1, 6)
+    assert machine.handshakes() == before
+    assert contents(Path(layout.project)) == contents(base)
+
+
+def test_outputs_stay_and_only_our_own_is_deleted(
+    line: Remote, layout: Layout, base: Path, seen: Seen
+) -> None:
+    (base / "src" / "old").mkdir(parents=True)
+    (base / "src" / "old" / "gone.py").write_text("1")
+    (base / "out").mkdir()
+    (base / "out" / "note.txt").write_text("2")
+    push_project(line, Config(), base, layout, seen)
+    there = Path(layout.project)
+    (there / "out" / "weights.pt").write_text("made there")
+    (base / "src" / "old" / "gone.py").unlink()
+    (base / "src" / "old").rmdir()
+    (base / "src").rmdir()
+    (base / "out" / "note.txt").unlink()
+    push_project(line, Config(), base, layout, seen)
+    assert (there / "out" / "weights.pt").read_text() == "made there"
+    assert not (there / "out" / "note.txt").exists()
+    assert not (there / "src").exists()
+
+
+def test_things_change_their_kind(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    """File to folder, folder to link, link to file, empty folder to file."""
+    (base / "a").write_text("file")
+    (base / "b").mkdir()
+    (base / "b" / "x").write_text("1")
+    (base / "c").symlink_to("a")
+    (base / "d").mkdir()
+    push_project(line, Config(), base, layout, seen)
+    (base / "a").unlink()
+    (base / "a").mkdir()
+    (base / "a" / "inner").write_text("2")
+    (base / "b" / "x").unlink()
+    (base / "b").rmdir()
+    (base / "b").symlink_to("a")
+    (base / "c").unlink()
+    (base / "c").write_text("3")
+    (base / "d").rmdir()
+    (base / "d").write_text("4")
+    push_project(line, Config(), base, layout, seen)
+    assert contents(Path(layout.project)) == contents(base)
+
+
+def test_what_was_changed_on_the_machine_is_put_right(
+    line: Remote, layout: Layout, base: Path, seen: Seen
+) -> None:
+    fill(base, 5)
+    push_project(line, Config(), base, layout, seen)
+    (Path(layout.project) / "part 0" / "f0.bin").write_text("broken")
+    (Path(layout.project) / "part 1" / "f1.bin").unlink()
+    assert differs(line, Config(), base, layout) == ("project",)
+    assert push_project(line, Config(), base, layout, seen).sent_files == 2
+    assert contents(Path(layout.project)) == contents(base)
+
+
+class CutAt:
+    """A reporter that cuts the line at the first progress past a share of the bytes."""
+
+    def __init__(self, machine: Sshd, share: float) -> None:
+        self.machine, self.share, self.cut = machine, share, threading.Event()
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, Progress) and event.done >= self.share * event.total and not self.cut.is_set():
+            self.cut.set()
+            self.machine.drop_connections()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001])
+def test_cut_line_then_again(machine: Sshd, layout: Layout, base: Path, share: float) -> None:
+    fill(base, 120, 300_000)
+    cut = CutAt(machine, share)
+    with connect(machine.target) as first, pytest.raises(CloudtrainError) as caught:
+        push_project(first, Config(), base, layout, cut)
+    assert cut.cut.is_set()
+    assert caught.value.exit_code in (4, 6)
+    with connect(machine.target) as second:
+        assert differs(second, Config(), base, layout) == ("project",)
+        push_project(second, Config(), base, layout, Silent())
+        assert differs(second, Config(), base, layout) == ()
+    assert contents(Path(layout.project)) == contents(base)
+
+
+def test_dataset_moves_and_project_links_to_it(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    yaml_file = make_dataset(base / "data", images=40)
+    (base / "train.py").write_text("pass")
+    config = Config(dataset=Dataset(path="data/data.yaml"))
+    source = inspect_dataset(config, base)
+    assert source is not None
+    before = yaml_file.read_bytes()
+    assert differs(line, config, base, layout) == ("project", "dataset")
+    report = push_dataset(line, source, layout, seen)
+    push_project(line, config, base, layout, seen)
+    assert differs(line, config, base, layout) == ()
+    assert report.files == source.files + 1
+    assert yaml_file.read_bytes() == before
+    there = Path(layout.project)
+    assert (there / "data" / "images" / "train").is_symlink()
+    assert contents(there / "data" / "images" / "train") == contents(base / "data" / "images" / "train")
+    assert push_dataset(line, source, layout, seen).sent_files == 0
+
+
+def test_archive_is_sent_once_and_unpacked(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    import shutil
+
+    make_dataset(base / "raw", images=3)
+    shutil.make_archive(str(base / "set"), "zip", base / "raw")
+    config = Config(dataset=Dataset(path="set.zip"), project=Project(exclude=("raw/",)))
+    source = inspect_dataset(config, base)
+    assert source is not None
+    assert source.kind == "archive"
+    assert source.size_bytes > source.bytes
+    assert push_dataset(line, source, layout, seen).sent_files == 1
+    assert f"path: {layout.data}\n" in (Path(layout.data) / "data.yaml").read_text()
+    assert contents(Path(layout.data) / "images") == contents(base / "raw" / "images")
+    assert push_dataset(line, source, layout, seen).sent_files == 0
+    push_project(line, config, base, layout, seen)
+    assert contents(Path(layout.project)) == {}
+
+
+def test_model_is_sent(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    model = base / "my model.pt"
+    model.write_bytes(os.urandom(5_000_000))
+    assert push_model(line, model, layout, seen).sent_files == 1
+    assert (Path(layout.root) / "models" / "my model.pt").read_bytes() == model.read_bytes()
+    assert push_model(line, model, layout, seen).sent_files == 0
+
+
+def test_file_that_changes_while_it_is_sent(line: Remote, layout: Layout, base: Path) -> None:
+    """The copy that arrives in the end is the one that lies here in the end."""
+    fill(base, 90, 60_000)
+
+    class Editor:
+        def __init__(self) -> None:
+            self.left = 1
+
+        def emit(self, event: Event) -> None:
+            if isinstance(event, Progress) and self.left:
+                self.left -= 1
+                (base / "part 6" / "f6.bin").write_bytes(b"changed")
+
+    push_project(line, Config(), base, layout, Editor())
+    assert contents(Path(layout.project)) == contents(base)
+
+
+def test_no_room_is_said_before_anything_moves(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    """A sparse file larger than any disk here."""
+    with (base / "huge.bin").open("wb") as file:
+        file.truncate(15 << 40)
+    with pytest.raises(TransferError, match="are free") as caught:
+        push_project(line, Config(), base, layout, seen)
+    assert "volume_gb" in caught.value.hint
+    assert not (Path(layout.project) / "huge.bin").exists()
+
+
+def test_secret_stays_and_is_said(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    (base / "key.pem").write_text("secret")
+    (base / "train.py").write_text("pass")
+    report = push_project(line, Config(), base, layout, seen)
+    assert set(contents(Path(layout.project))) == {"train.py"}
+    assert any("key.pem" in line for line in report.left_out)
+    assert any("key.pem" in getattr(event, "text", "") for event in seen.events)
+
+
+def test_archive_with_a_link_out_of_it_is_refused(
+    line: Remote, layout: Layout, base: Path, seen: Seen
+) -> None:
+    import tarfile
+
+    with tarfile.open(base / "evil.tar", "w") as archive:
+        link = tarfile.TarInfo("images")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        archive.addfile(link)
+    source = inspect_dataset(Config(dataset=Dataset(path="evil.tar")), base)
+    assert source is not None
+    with pytest.raises(TransferError, match="leads out of it"):
+        push_dataset(line, source, layout, seen)
+    assert not Path(layout.data).exists()

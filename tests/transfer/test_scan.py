@@ -1,0 +1,115 @@
+"""Which files travel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cloudtrain.transfer.scan import scan_project
+
+
+def write(root: Path, *names: str, text: str = "x") -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+def names(root: Path, *exclude: str) -> set[str]:
+    return {entry.path for entry in scan_project(root, exclude).entries}
+
+
+def test_built_in(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "train.py",
+        ".git/config",
+        "a/__pycache__/x.pyc",
+        ".venv/pyvenv.cfg",
+        "node_modules/a.js",
+        "runs/train/best.pt",
+        "src/runs/ok.py",
+        "x.pyc",
+    )
+    assert names(tmp_path) == {"train.py", "src/runs/ok.py"}
+
+
+def test_gitignore_with_negation_and_nesting(tmp_path: Path) -> None:
+    write(tmp_path, "a.log", "keep.log", "sub/b.log", "sub/c.log", "build/x", "sub/build/y", "untracked.py")
+    (tmp_path / ".gitignore").write_text("*.log\n!keep.log\n/build/\n")
+    (tmp_path / "sub" / ".gitignore").write_text("!b.log\n")
+    assert names(tmp_path) == {
+        ".gitignore",
+        "keep.log",
+        "sub/.gitignore",
+        "sub/b.log",
+        "sub/build/y",
+        "untracked.py",
+    }
+
+
+def test_own_rules_win(tmp_path: Path) -> None:
+    write(tmp_path, "a.pt", "b.pt", "runs/keep.txt", "c.zip")
+    (tmp_path / ".gitignore").write_text("*.pt\n")
+    (tmp_path / ".cloudtrainignore").write_text("!a.pt\n!/runs/\n")
+    assert names(tmp_path, "*.zip") == {".gitignore", ".cloudtrainignore", "a.pt", "runs/keep.txt"}
+
+
+def test_gitignore_above_the_project(tmp_path: Path) -> None:
+    write(tmp_path, ".git/HEAD", "code/a.py", "code/out/b", "code/deep/out/c")
+    (tmp_path / ".gitignore").write_text("/code/out/\n")
+    assert names(tmp_path / "code") == {"a.py", "deep/out/c"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "key.pem",
+        "id_rsa",
+        "id_ed25519.bak",
+        ".env",
+        ".env.local",
+        "d/.aws/credentials",
+        ".ssh/config",
+        ".netrc",
+    ],
+)
+def test_secrets_stay(tmp_path: Path, name: str) -> None:
+    write(tmp_path, name, "a.py")
+    tree = scan_project(tmp_path)
+    assert {entry.path for entry in tree.entries} == {"a.py"}
+    assert any("secret" in line for line in tree.left_out)
+
+
+def test_secret_by_content_and_on_request(tmp_path: Path) -> None:
+    write(tmp_path, "id_work", "tls.key", text="-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    write(tmp_path, "id_map.json", ".env.example", "id_rsa.pub", ".env")
+    (tmp_path / ".cloudtrainignore").write_text("!.env\n")
+    assert names(tmp_path) == {"id_map.json", ".env.example", "id_rsa.pub", ".env", ".cloudtrainignore"}
+
+
+def test_links(tmp_path: Path) -> None:
+    root = tmp_path / "p"
+    write(root, "a/x")
+    (root / "inside").symlink_to("a/x")
+    (root / "absolute").symlink_to(root / "a")
+    (root / "out").symlink_to(tmp_path)
+    (root / "a" / "up").symlink_to("../../elsewhere")
+    tree = scan_project(root)
+    assert {e.path: e.link for e in tree.entries if e.kind == "link"} == {"inside": "a/x", "absolute": "a"}
+    assert len([line for line in tree.left_out if "leaves the project" in line]) == 2
+
+
+def test_digest_sees_size_time_name_and_mode(tmp_path: Path) -> None:
+    write(tmp_path, "a", "b")
+    seen = {scan_project(tmp_path).digest}
+    (tmp_path / "a").write_text("xx")
+    seen.add(scan_project(tmp_path).digest)
+    (tmp_path / "a").chmod(0o755)
+    seen.add(scan_project(tmp_path).digest)
+    (tmp_path / "b").rename(tmp_path / "c")
+    seen.add(scan_project(tmp_path).digest)
+    (tmp_path / "empty").mkdir()
+    seen.add(scan_project(tmp_path).digest)
+    assert len(seen) == 5
+    assert scan_project(tmp_path).digest in seen

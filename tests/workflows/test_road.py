@@ -1,0 +1,174 @@
+"""The whole road in the sandbox: real HTTP, real sshd, real screen, the installed command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from cloudtrain.ssh import keys
+from tests.support.road import Road, road, until
+
+pytestmark = pytest.mark.road
+
+
+@pytest.fixture
+def way(tmp_path: Path) -> Generator[Road]:
+    with road(tmp_path / "road") as made:
+        yield made
+
+
+def run_folder(way: Road) -> Path:
+    return next((way.home / "data" / "runs").iterdir())
+
+
+def wait_for_end(way: Road) -> None:
+    until(lambda: way.json("status")["result"]["training"]["session"]["state"] != "running", timeout=60)
+
+
+def test_up_train_fetch_down(way: Road) -> None:
+    first = way.call("up", "-y")
+    assert "g4dn.xlarge" in first.stderr
+    assert "cloudtrain down" in first.stdout + first.stderr
+    wait_for_end(way)
+    assert way.call("logs").stdout.splitlines()[-1] == "last line"
+    fetched = way.json("fetch-weights")["result"]
+    kinds = {artifact["kind"] for artifact in fetched["artifacts"]}
+    assert {"best", "last"} <= kinds
+    assert all(artifact["complete"] for artifact in fetched["artifacts"])
+    down = way.call("down")
+    assert "0 left" in down.stdout + down.stderr
+    assert way.left() == []
+    assert "nothing to end" in way.call("down").stdout
+    best = [Path(a["path"]) for a in fetched["artifacts"] if a["kind"] == "best"]
+    assert best[0].is_file()
+
+
+def test_up_again_changes_nothing_and_says_what_differs(way: Road) -> None:
+    way.call("up", "-y")
+    wait_for_end(way)
+    before = len(way.running.calls())
+    again = way.call("up", "-y")
+    assert "nothing to change" in again.stderr
+    assert not [
+        c for c in way.running.calls()[before:] if c.startswith(("Run", "Create", "Import", "Authorize"))
+    ]
+    (way.project / "train.py").write_text("print('changed')\n")
+    differs = way.call("up", "-y")
+    assert "code" in differs.stderr or "project" in differs.stderr
+    assert "cloudtrain train" in differs.stderr
+    way.call("train")
+    wait_for_end(way)
+    assert "changed" in way.call("logs").stdout
+    way.call("down")
+    assert way.left() == []
+
+
+def test_run_does_it_all_and_returns_the_trainings_exit_code(way: Road) -> None:
+    done = way.call("run", "-y")
+    assert way.left() == []
+    assert "best.pt" in done.stdout + done.stderr
+    (way.project / "code").write_text("3")
+    failed = way.call("run", "-y", code=3)
+    assert "last line" in failed.stdout + failed.stderr
+    assert way.left() == []
+
+
+def test_keep_on_failure_keeps_the_machine(way: Road) -> None:
+    (way.project / "code").write_text("3")
+    way.call("run", "-y", "--keep-on-failure", code=3)
+    assert len(way.alive()) == 1
+    way.call("down")
+    assert way.left() == []
+
+
+def test_down_and_train_refuse_while_training_runs(way: Road) -> None:
+    (way.project / "wait").touch()
+    way.call("up", "-y")
+    refused = way.call("down", code=7)
+    assert "--stop-training" in refused.stderr
+    assert "still runs" in refused.stderr
+    assert "--replace" in way.call("train", code=7).stderr
+    assert len(way.alive()) == 1
+    way.call("train", "--replace")
+    way.call("train", "--stop")
+    assert way.json("status")["result"]["training"]["session"]["state"] != "running"
+    way.call("down", "--stop-training")
+    assert way.left() == []
+
+
+def test_a_wrong_host_key_ends_every_verb_before_authentication(way: Road) -> None:
+    way.call("up", "-y")
+    wait_for_end(way)
+    folder = run_folder(way)
+    good = (folder / "known_hosts").read_bytes()
+    keys.pin(folder / "known_hosts", folder.name, (keys.generate("stranger").public,))
+    log = next((way.state / "machines").glob("*/sshd.log"))
+    before = log.read_text().count("Accepted")
+    for verb in (["up", "-y"], ["train"], ["fetch-weights"], ["logs"], ["exec", "true"], ["tunnel", "9999"]):
+        refused = way.call(*verb, code=4)
+        assert "host key" in refused.stderr
+    assert way.call("down", code=7).stderr.count("host key")
+    assert way.call("ssh", code=None).returncode != 0
+    assert log.read_text().count("Accepted") == before
+    (folder / "known_hosts").write_bytes(good)
+    way.call("down")
+    assert way.left() == []
+
+
+def test_one_handshake_a_command_when_nothing_has_to_move(way: Road) -> None:
+    way.call("up", "-y")
+    wait_for_end(way)
+    log = next((way.state / "machines").glob("*/sshd.log"))
+    before = log.read_text().count("Accepted")
+    for verb in (["up", "-y"], ["status"], ["logs"], ["fetch-weights"], ["exec", "true"]):
+        way.call(*verb)
+        now = log.read_text().count("Accepted")
+        assert now - before == 1, verb
+        before = now
+    way.call("down")
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 5, 7, 9, 11, 14])
+def test_killed_at_any_event_of_up_the_next_up_ends_in_one_machine(way: Road, nth: int) -> None:
+    process = way.start("up", "-y", "--json")
+    assert process.stderr is not None
+    for _ in range(nth):
+        if not process.stderr.readline():
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    way.call("up", "-y")
+    assert len(way.alive()) == 1
+    wait_for_end(way)
+    way.call("down")
+    assert way.left() == []
+
+
+def test_killed_and_never_run_again_down_removes_everything(way: Road) -> None:
+    process = way.start("up", "-y", "--json")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if json.loads(line).get("stage") == "boot":
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    way.call("down")
+    assert way.left() == []
+
+
+def test_a_killed_terminal_loses_nothing(way: Road) -> None:
+    (way.project / "wait").touch()
+    process = way.start("run", "-y")
+    until(lambda: "first line" in way.call("logs", code=None).stdout, timeout=60)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert way.json("status")["result"]["training"]["session"]["state"] == "running"
+    way.call("fetch-weights")
+    way.call("exec", "--", "touch", "cloudtrain/" + run_folder(way).name + "/project/go")
+    way.call("run", "-y")
+    assert way.left() == []
