@@ -65,7 +65,7 @@ lint: system .venv/.setup ## ruff, pyright, import-linter, and shellcheck of eve
 	@$(BIN)/lint-imports
 	@shellcheck $(SCRIPTS) $(DIGITS)/demo.sh
 	@$(BIN)/python -m tests.lint_scripts
-	@$(BIN)/python -m docs.references --check
+	@$(BIN)/python docs/generate.py --check
 
 format: .venv/.setup ## Let ruff fix and format.
 	@$(BIN)/ruff check --fix
@@ -76,7 +76,7 @@ bench: system .venv/.setup ## Measure against the yardsticks of benchmarks/READM
 	@$(BIN)/python -m benchmarks.bench_up
 
 docs: .venv/.setup ## Write docs/reference anew from the code.
-	@$(BIN)/python -m docs.references
+	@$(BIN)/python docs/generate.py
 
 clean: ## Remove what make made; runs and weights in the user's data directory stay.
 	@rm -rf .venv $(DIGITS)/data .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist

@@ -20,7 +20,23 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # pyrig
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     for name in list(os.environ):
-        if name.startswith(("AWS_ACCESS", "AWS_SECRET", "AWS_SESSION", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT", "AWS_ENDPOINT", "SSH_AUTH_SOCK", "NO_COLOR", "CLOUDTRAIN_"))  and name != "CLOUDTRAIN_HOME":
+        if (
+            name.startswith(
+                (
+                    "AWS_ACCESS",
+                    "AWS_SECRET",
+                    "AWS_SESSION",
+                    "AWS_PROFILE",
+                    "AWS_REGION",
+                    "AWS_DEFAULT",
+                    "AWS_ENDPOINT",
+                    "SSH_AUTH_SOCK",
+                    "NO_COLOR",
+                    "CLOUDTRAIN_",
+                )
+            )
+            and name != "CLOUDTRAIN_HOME"
+        ):
             monkeypatch.delenv(name)
 
 

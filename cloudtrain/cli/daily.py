@@ -162,8 +162,12 @@ def tunnel(
 
         folder = require_run(base_of(config), name)
         stop = threading.Event()
+
+        def end(_number: int, _frame: object) -> None:
+            stop.set()
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
+            signal.signal(number, end)
 
         def opened(one: Opened) -> None:
             console.show_opened(one)

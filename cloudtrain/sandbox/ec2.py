@@ -9,6 +9,8 @@ import base64
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
+from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
 from cloudtrain.sandbox import images
@@ -46,6 +48,7 @@ class Ec2:
             ("ec2", "RunInstances"): self._launches.run,
             ("ec2", "DescribeInstances"): self.describe_instances,
             ("ec2", "DescribeImages"): describe_images,
+            ("ec2", "DescribeVolumes"): self.describe_volumes,
             ("ec2", "StartInstances"): self.change,
             ("ec2", "StopInstances"): self.change,
             ("ec2", "TerminateInstances"): self.change,
@@ -61,6 +64,21 @@ class Ec2:
             return _no_instance(request, unseen[0])
         reply = forward(self._by_id(request))
         return _without(reply, hidden) if hidden and reply.status == 200 else reply
+
+    def describe_volumes(self, request: Request, forward: Forward) -> Reply:
+        """Say whether a volume goes with its instance, which moto knows and does not say."""
+        reply = forward(request)
+        if reply.status != 200:
+            return reply
+        root = tree(reply)
+        for item in root.findall(".//{*}attachmentSet/{*}item"):
+            life = self._fleet.get(item.findtext("{*}instanceId", ""))
+            mapping: Any = life.record.block_device_mapping if life else {}
+            device = mapping.get(item.findtext("{*}device", ""))
+            if device is not None and item.find("{*}deleteOnTermination") is None:
+                flag = ET.SubElement(item, item.tag.replace("}item", "}deleteOnTermination"))
+                flag.text = str(bool(device.delete_on_termination)).lower()
+        return packed(reply, root)
 
     def change(self, request: Request, forward: Forward) -> Reply:
         """Start, stop or terminate: all of the named instances, or none of them."""

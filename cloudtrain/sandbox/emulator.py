@@ -7,6 +7,7 @@ is not careful about who else does.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -65,6 +66,7 @@ class Emulator:
             return ec2_backends[ACCOUNT][region]
 
     def _load(self, region: str) -> None:
+        gc.disable()  # a sixth of the time is collecting what stays for ever
         try:
             images.write_moto_images(self._images_file)
             os.environ.update(_SETTINGS, MOTO_AMIS_PATH=str(self._images_file))
@@ -76,6 +78,8 @@ class Emulator:
             self._app.get_application({"PATH_INFO": "/", "HTTP_AUTHORIZATION": _ANY_EC2_CALL})
             _ = ec2_backends[ACCOUNT][region]
         finally:
+            gc.freeze()
+            gc.enable()
             self._loaded.set()
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -22,7 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from cloudtrain.errors import UsageError
-from cloudtrain.sandbox import processes, surroundings
+from cloudtrain.sandbox import addresses, processes, surroundings
 from cloudtrain.sandbox.isolation import Person, person
 from cloudtrain.sandbox.processes import Leader
 from cloudtrain.sandbox.seed import Seed
@@ -110,11 +108,10 @@ def process_kind(state: State) -> ProcessKind:
             hint="`apt-get install openssh-server screen rsync`",
         )
     who = person()
-    who.own(state.home, 0o755)
-    for cache in (state.home / ".cache", state.home / ".cache" / "uv"):
-        who.own(cache, 0o755)
+    # Only this folder: in one that a machine owns it could put links in root's way.
+    who.own(state.home / ".cache" / "uv", 0o755)
     surroundings.place_uv(state.home / ".bin")
-    return ProcessKind(state, who, _free_port(), sshd, sftp, _newer_options())
+    return ProcessKind(state, who, addresses.free_port(), sshd, sftp, _newer_options())
 
 
 @dataclass(slots=True)
@@ -172,7 +169,7 @@ class ProcessMachine:
         self.log.touch()
         self.kind.who.own(self.log, 0o644)
         for _ in range(BOOT_TRIES):
-            address = _free_address(self.kind.ssh_port)
+            address = addresses.free_address(self.kind.ssh_port)
             if self._listen(address):
                 self.address = address
                 return address
@@ -300,31 +297,6 @@ def _console_text(seed: Seed) -> str:
         "-----END SSH HOST KEY KEYS-----",
     ]
     return "".join(f"{line}\r\n" for line in lines)
-
-
-def _free_port() -> int:
-    # Below the ports that the kernel gives to outgoing connections; free on every address.
-    while True:
-        port = random.randint(20000, 29999)  # noqa: S311 - not a secret
-        if _can_bind("", port):
-            return port
-
-
-def _free_address(port: int) -> str:
-    while True:
-        parts = (random.randint(65, 126), random.randint(0, 255), random.randint(1, 254))  # noqa: S311
-        address = "127." + ".".join(map(str, parts))
-        if _can_bind(address, port):
-            return address
-
-
-def _can_bind(address: str, port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((address, port))
-        except OSError:
-            return False
-    return True
 
 
 def _newer_options() -> str:

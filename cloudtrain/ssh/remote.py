@@ -8,6 +8,7 @@ OpenSSH refuses more than 10 sessions a connection by default (MaxSessions).
 
 from __future__ import annotations
 
+import base64
 import shlex
 import socket
 import threading
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from cloudtrain.errors import (
     AuthenticationFailed,
@@ -117,7 +118,7 @@ class Remote:
         self.connection = connection
         self._budget = threading.BoundedSemaphore(CHANNELS)
 
-    def __enter__(self) -> Remote:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -253,8 +254,10 @@ def _collect(channel: Channel, on_line: Callable[[str], None] | None) -> str:
 
 
 def connect(target: SshTarget, *, timeout: float = 15) -> Remote:
-    """Connect once, verified. Raises `HostKeyMismatch` before any authentication,
-    `AuthenticationFailed`, or `ConnectError` when nobody answers.
+    """Connect once, verified.
+
+    Raises `HostKeyMismatch` before any authentication, `AuthenticationFailed`, or
+    `ConnectError` when nobody answers.
     """
     connection = _verified_connection(target, timeout)
     _open(connection, target)
@@ -310,7 +313,7 @@ def _verified_connection(target: SshTarget, timeout: float) -> fabric.Connection
         connect_timeout=int(timeout),
         connect_kwargs={**kwargs, "banner_timeout": timeout, "auth_timeout": 30},
         config=fabric.Config(lazy=True, overrides={"load_ssh_configs": False}),
-        gateway=target.proxy_jump or None,
+        gateway=_jump(target),
     )
     client: Any = connection.client
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
@@ -318,10 +321,20 @@ def _verified_connection(target: SshTarget, timeout: float) -> fabric.Connection
     known.clear()
     name = target.address if target.port == 22 else f"[{target.address}]:{target.port}"
     for line in keys:
-        entry = paramiko.hostkeys.HostKeyEntry.from_line(f"{name} {line}")
-        if entry is not None and entry.key is not None:
-            known.add(name, entry.key.get_name(), entry.key)
+        kind, blob = line.split()
+        known.add(name, kind, paramiko.PKey.from_type_string(kind, base64.b64decode(blob)))
     return connection
+
+
+def _jump(target: SshTarget) -> str | None:
+    """Return the command that reaches a machine behind another host.
+
+    OpenSSH makes that hop, by the user's own configuration and known hosts; Fabric's
+    own gateway would trust whoever answers.
+    """
+    if target.proxy_jump is None:
+        return None
+    return f"ssh -W %h:%p -o StrictHostKeyChecking=yes -o BatchMode=yes {shlex.quote(target.proxy_jump)}"
 
 
 def _private_key(target: SshTarget) -> paramiko.PKey:
@@ -329,7 +342,9 @@ def _private_key(target: SshTarget) -> paramiko.PKey:
 
     path = target.key
     if path is None or not path.exists():
-        raise UsageError(f"the private key `{path}` is missing", hint="`cloudtrain audit` finds what it opened")
+        raise UsageError(
+            f"the private key `{path}` is missing", hint="`cloudtrain audit` finds what it opened"
+        )
     if path.stat().st_mode & 0o077:
         raise UsageError(f"the private key `{path}` is readable by others", hint=f"run `chmod 600 {path}`")
     try:

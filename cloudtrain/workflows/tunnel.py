@@ -61,7 +61,8 @@ def tunnel(
         for bound, service, (name, remote_port) in zip(tunnels, services, wanted, strict=True):
             bound.serve(service.port if service else remote_port)
             opened(_opened(name, bound.local_port, service, remote_port))
-        stop.wait()
+        while tunnels and not stop.is_set():
+            tunnels[0].serve_until(stop)
     finally:
         for bound in tunnels:
             bound.close()

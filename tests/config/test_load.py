@@ -46,7 +46,10 @@ def test_an_empty_file_is_all_defaults_and_the_folders_name(tmp_path: Path) -> N
         ("provder: aws\n", "cloudtrain.yaml:1: unknown key `provder`; did you mean `provider`?"),
         ("\ninstance:\n  typ: x\n", "cloudtrain.yaml:3: unknown key `instance.typ`; did you mean `type`?"),
         ("instance: {market: spott}\n", "did you mean `spot`?"),
-        ("instance: {volume_gb: 10}\n", "`instance.volume_gb` should be greater than or equal to 20, not `10`"),
+        (
+            "instance: {volume_gb: 10}\n",
+            "`instance.volume_gb` should be greater than or equal to 20, not `10`",
+        ),
         ("lease:\n  hours: many\n", "cloudtrain.yaml:2: `lease.hours`"),
         ("lease: {hours: 0}\n", "`lease.hours` should be greater than 0"),
         ("name: a\nname: b\n", "cloudtrain.yaml:2: `name` is given twice, first in line 1"),
@@ -72,7 +75,9 @@ def test_all_mistakes_come_at_once_in_the_order_of_their_lines(tmp_path: Path) -
 
 
 def test_what_yaml_would_misread_is_kept_as_it_was_written(tmp_path: Path) -> None:
-    config = read(tmp_path, "name: on\nenvironment: {python: 3.10}\ntrain: {args: {cos_lr: true, name: no}}\n")
+    config = read(
+        tmp_path, "name: on\nenvironment: {python: 3.10}\ntrain: {args: {cos_lr: true, name: no}}\n"
+    )
     assert config.name == "on"
     assert config.environment.python == "3.10"
     assert config.train.args == {"cos_lr": True, "name": "no"}
@@ -116,7 +121,11 @@ def test_the_file_is_found_from_below(tmp_path: Path) -> None:
     st.builds(
         Config,
         name=st.from_regex(r"[a-z][a-z0-9-]{0,20}", fullmatch=True),
-        instance=st.builds(Instance, type=st.lists(st.text(), min_size=1).map(tuple), volume_gb=st.none() | st.integers(20, 99)),
+        instance=st.builds(
+            Instance,
+            type=st.lists(st.text(), min_size=1).map(tuple),
+            volume_gb=st.none() | st.integers(20, 99),
+        ),
         train=st.builds(Train, args=st.dictionaries(st.text(), st.booleans() | st.integers() | st.text())),
         hosts=st.lists(st.builds(Host, address=st.text(min_size=1), port=st.integers(1, 65535))).map(tuple),
         lease=st.builds(Lease, hours=st.floats(0.1, 700), cost=st.none() | st.floats(0.1, 9)),
@@ -127,7 +136,9 @@ def test_a_snapshot_comes_back_as_it_was(config: Config) -> None:
 
 
 def test_a_snapshot_of_another_version_loses_only_what_is_unknown() -> None:
-    assert from_dict({"name": "a", "later": 1, "lease": {"hours": 2, "later": 3}}) == Config(name="a", lease=Lease(hours=2))
+    assert from_dict({"name": "a", "later": 1, "lease": {"hours": 2, "later": 3}}) == Config(
+        name="a", lease=Lease(hours=2)
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +148,11 @@ def test_a_snapshot_of_another_version_loses_only_what_is_unknown() -> None:
         ({"data.yaml": "train: a\nval: b\nnames: [x]\n"}, "yolo", 'path: "data.yaml"'),
         ({"data/coco.yaml": "train: a\nval: b\nnc: 3\n"}, "yolo", 'path: "data/coco.yaml"'),
         ({"train.py": "print()", "requirements.txt": ""}, "script", "command: python train.py"),
-        ({"train.py": "", "models/yolo.py": "", "data.yaml": "train: a\nval: b\nnc: 1\n"}, "yolov5", "yolov5s.pt"),
+        (
+            {"train.py": "", "models/yolo.py": "", "data.yaml": "train: a\nval: b\nnc: 1\n"},
+            "yolov5",
+            "yolov5s.pt",
+        ),
         ({"main.py": ""}, "script", "command: python main.py"),
     ],
 )
@@ -157,7 +172,12 @@ def test_a_proposal_sees_the_folder_and_loads_as_it_is(
 def test_the_schema_accepts_what_load_accepts(tmp_path: Path) -> None:
     made = schema()
     jsonschema.Draft202012Validator.check_schema(made)
-    good = {"name": "a", "dataset": "data.yaml", "instance": {"type": "g5.xlarge"}, "environment": {"python": 3.12}}
+    good = {
+        "name": "a",
+        "dataset": "data.yaml",
+        "instance": {"type": "g5.xlarge"},
+        "environment": {"python": 3.12},
+    }
     jsonschema.validate(good, made)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"provder": "aws"}, made)

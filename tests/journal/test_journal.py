@@ -9,7 +9,7 @@ import pytest
 
 from cloudtrain.errors import RefusedError, UsageError
 from cloudtrain.journal import folder as runs
-from cloudtrain.journal.log import Attempt, Journal, launched_machines, open_attempt
+from cloudtrain.journal.log import Attempt, Journal, Row, launched_machines, open_attempt
 
 
 def make_run(project: Path, name: str = "digits") -> runs.RunFolder:
@@ -46,7 +46,12 @@ def test_an_attempt_is_open_until_its_own_answer() -> None:
     assert open_attempt((attempt("a"),)) == Attempt("a", "t", None, "spot")
     assert open_attempt((attempt("a"), {"event": "refused", "token": "a"})) is None
     assert open_attempt((attempt("a"), {"event": "launched", "token": "a", "machine": "i"})) is None
-    late = (attempt("a"), {"event": "refused", "token": "a"}, attempt("b"), {"event": "gone", "token": "a"})
+    late: tuple[Row, ...] = (
+        attempt("a"),
+        {"event": "refused", "token": "a"},
+        attempt("b"),
+        {"event": "gone", "token": "a"},
+    )
     assert open_attempt(late) == Attempt("b", "t", None, "spot")
 
 

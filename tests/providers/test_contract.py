@@ -7,6 +7,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,14 +174,14 @@ def test_the_root_volume_is_encrypted_and_goes_with_the_machine(
 ) -> None:
     machine = provider.launch(prepare(provider, folder), "token-vol-" + folder.path.name, folder)
     provider.wait_running(machine.id, 60)
-    ec2 = provider.clients.ec2
+    ec2: Any = provider.clients.ec2
     instance = ec2.describe_instances(InstanceIds=[machine.id])["Reservations"][0]["Instances"][0]
     volume = ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [machine.id]}])[
         "Volumes"
     ][0]
-    assert volume.get("Encrypted") is True
-    assert volume.get("Attachments", [{}])[0].get("DeleteOnTermination") is True
-    assert instance.get("MetadataOptions", {}).get("HttpTokens") == "required"
+    assert volume["Encrypted"] is True
+    assert instance["BlockDeviceMappings"][0]["Ebs"]["DeleteOnTermination"] is True
+    assert instance["MetadataOptions"]["HttpTokens"] == "required"
 
 
 def test_a_machine_that_never_was_is_not_waited_for_for_ever(provider: AwsProvider) -> None:

@@ -28,6 +28,8 @@ class Cloud:
     host: keys.KeyPair = field(default_factory=lambda: keys.generate("host"))
 
     def __post_init__(self) -> None:
+        session: Any = boto3.Session()
+        self.session = session
         self.folder = self.state.parent / f"{self.state.name}-client"
         self.folder.mkdir()
         keys.write_private(self.folder / "key", self.user.private)
@@ -43,8 +45,7 @@ class Cloud:
             "aws_secret_access_key": end.secret_key,
             "config": BOTO,
         }
-        make: Any = boto3.session.Session().client  # pyright: ignore[reportUnknownMemberType]
-        return make(service, **{**given, **changes})
+        return self.session.client(service, **{**given, **changes})
 
     def user_data(self) -> str:
         body = "".join(f"    {line}\n" for line in self.host.private.splitlines())

@@ -25,7 +25,8 @@ def ids_by_token(cloud: Cloud, token: str) -> list[str]:
 def test_a_token_means_one_instance(cloud: Cloud) -> None:
     request = cloud.request(ClientToken="one")
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: cloud.ec2.run_instances(**request), range(4)))
+        calls = [pool.submit(cloud.ec2.run_instances, **request) for _ in range(4)]
+        answers = [call.result() for call in calls]
     assert len({a["Instances"][0]["InstanceId"] for a in answers}) == 1
     assert len({a["ReservationId"] for a in answers}) == 1
     name = answers[0]["Instances"][0]["InstanceId"]
@@ -103,6 +104,7 @@ def test_everything_is_tagged_in_the_launch_call(cloud: Cloud) -> None:
     assert cloud.describe(name)["Tags"] == TAGS
     volume = cloud.ec2.describe_volumes(Filters=filters)["Volumes"][0]
     assert (volume["Size"], volume["Encrypted"]) == (30, True)
+    assert volume["Attachments"][0]["DeleteOnTermination"] is True
     interface = cloud.ec2.describe_network_interfaces(Filters=filters)["NetworkInterfaces"][0]
     assert interface["Attachment"]["InstanceId"] == name
     cloud.end(name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +33,7 @@ def pid_of(cloud: Cloud) -> int:
 
 def test_two_callers_start_one(state: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: sandbox.ensure(state), range(4)))
+        found = list(pool.map(sandbox.ensure, [state] * 4))
     assert len({end.url for end in found}) == 1
     assert sandbox.running(state) == found[0]
     began = time.perf_counter()
@@ -116,6 +118,17 @@ def test_the_callers_package_settings_hold_inside(
     assert cloud.ssh(name, 'cat "$SSL_CERT_FILE"') == "a certificate\n"
     assert cloud.ssh(name, 'echo "$UV_INDEX_URL"') == "https://index.example/it's simple\n"
     assert cloud.ssh(name, 'echo "$UV_PYTHON_INSTALL_DIR"') == "\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to lose")
+def test_root_that_may_not_mount_is_told_so(state: Path) -> None:
+    code = "import sys, pathlib; from cloudtrain.providers import sandbox; sandbox.ensure(pathlib.Path(sys.argv[1]))"
+    less = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-all"]
+    done = subprocess.run(
+        [*less, sys.executable, "-c", code, str(state)], capture_output=True, text=True, check=False
+    )
+    assert "UsageError: as root the sandbox keeps its machines apart" in done.stderr
+    assert sandbox.running(state) is None
 
 
 def test_a_sigterm_ends_it_with_its_machines(state: Path) -> None:

@@ -50,11 +50,11 @@ class Road:
     """A project folder, a CLOUDTRAIN_HOME of its own, and the command."""
 
     root: Path
+    home: Path
     env: dict[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         self.project = self.root / "project"
-        self.home = self.root / "home"
         self.project.mkdir(parents=True)
         (self.project / "cloudtrain.yaml").write_text(CONFIG)
         (self.project / "train.py").write_text(TRAIN)
@@ -125,13 +125,12 @@ class Road:
 
 
 @contextmanager
-def road(root: Path) -> Generator[Road]:
-    """A road whose sandbox ends with the test, whatever happened on it."""
-    made = Road(root)
+def home(root: Path) -> Generator[Path]:
+    """A CLOUDTRAIN_HOME whose sandbox ends with it, whatever happened on it."""
     try:
-        yield made
+        yield root
     finally:
-        sandbox.stop(made.state)
+        sandbox.stop(root / "data" / "sandbox")
 
 
 def until(condition: Callable[[], bool], *, timeout: float = 30) -> None:

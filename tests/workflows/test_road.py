@@ -10,20 +10,37 @@ from pathlib import Path
 
 import pytest
 
+from cloudtrain.journal.folder import RunFolder
 from cloudtrain.ssh import keys
-from tests.support.road import Road, road, until
+from tests.support.road import Road, home, until
 
 pytestmark = pytest.mark.road
 
 
-@pytest.fixture
-def way(tmp_path: Path) -> Generator[Road]:
-    with road(tmp_path / "road") as made:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
+    """One sandbox for the module: it starts once, every test has a project of its own."""
+    with home(tmp_path_factory.mktemp("home")) as made:
         yield made
 
 
+@pytest.fixture
+def way(tmp_path: Path, shared: Path) -> Generator[Road]:
+    made = Road(tmp_path / "road", shared)
+    yield made
+    made.call("down", "--discard", "--stop-training", code=None)
+
+
 def run_folder(way: Road) -> Path:
-    return next((way.home / "data" / "runs").iterdir())
+    """The folder of the project's open run."""
+    runs = [RunFolder(path) for path in (way.home / "data" / "runs").iterdir()]
+    mine = [run for run in runs if run.record().ended is None and run.record().project == str(way.project)]
+    return mine[0].path
+
+
+def sshd_log(way: Road) -> Path:
+    """The log of the machine's sshd, where every connection can be counted."""
+    return way.state / "machines" / str(RunFolder(run_folder(way)).record().machine) / "sshd.log"
 
 
 def wait_for_end(way: Road) -> None:
@@ -107,14 +124,14 @@ def test_a_wrong_host_key_ends_every_verb_before_authentication(way: Road) -> No
     folder = run_folder(way)
     good = (folder / "known_hosts").read_bytes()
     keys.pin(folder / "known_hosts", folder.name, (keys.generate("stranger").public,))
-    log = next((way.state / "machines").glob("*/sshd.log"))
-    before = log.read_text().count("Accepted")
+    log = sshd_log(way)
+    before = log.read_text().count("Accepted publickey")
     for verb in (["up", "-y"], ["train"], ["fetch-weights"], ["logs"], ["exec", "true"], ["tunnel", "9999"]):
         refused = way.call(*verb, code=4)
         assert "host key" in refused.stderr
     assert way.call("down", code=7).stderr.count("host key")
     assert way.call("ssh", code=None).returncode != 0
-    assert log.read_text().count("Accepted") == before
+    assert log.read_text().count("Accepted publickey") == before
     (folder / "known_hosts").write_bytes(good)
     way.call("down")
     assert way.left() == []
@@ -123,11 +140,11 @@ def test_a_wrong_host_key_ends_every_verb_before_authentication(way: Road) -> No
 def test_one_handshake_a_command_when_nothing_has_to_move(way: Road) -> None:
     way.call("up", "-y")
     wait_for_end(way)
-    log = next((way.state / "machines").glob("*/sshd.log"))
-    before = log.read_text().count("Accepted")
+    log = sshd_log(way)
+    before = log.read_text().count("Accepted publickey")
     for verb in (["up", "-y"], ["status"], ["logs"], ["fetch-weights"], ["exec", "true"]):
         way.call(*verb)
-        now = log.read_text().count("Accepted")
+        now = log.read_text().count("Accepted publickey")
         assert now - before == 1, verb
         before = now
     way.call("down")

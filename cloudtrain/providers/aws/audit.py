@@ -77,7 +77,8 @@ def _ask(clients: Clients, question: _Question, owner: str) -> list[Found]:
             pages: Any = clients.ec2.get_paginator(question.operation).paginate(Filters=filters)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownMemberType, reportUnknownVariableType]
         else:
             pages = [call(Filters=filters)]
-        rows = [row for page in pages for row in question.rows(page)]
+        every: list[Row] = list(pages)  # pyright: ignore[reportUnknownArgumentType]
+        rows = [row for page in every for row in question.rows(page)]
     found = [_found(question, row, owner) for row in rows]
     return [one for one in found if one.state not in _ENDED]
 

@@ -44,9 +44,15 @@ class _Advice:
         try:
             return future.result()
         except (boto.ClientError, boto.BotoCoreError, CloudtrainError, KeyError, ValueError) as error:
-            reason = code_of(error) if isinstance(error, boto.ClientError) else type(error).__name__
-            self.missing.append(f"{what} ({reason})")
+            self.say(what, error)
             return default
+
+    def say(self, what: str, error: Exception) -> None:
+        """Name what is missing, once, with the reason."""
+        reason = code_of(error) if isinstance(error, boto.ClientError) else type(error).__name__
+        text = f"{what} ({reason})"
+        if text not in self.missing:
+            self.missing.append(text)
 
 
 def survey(clients: Clients, config: Config) -> Survey:
@@ -115,19 +121,22 @@ def _offers(
 def _price(
     advice: _Advice, future: Future[tuple[float, str]], fallback: tuple[float, str] | None
 ) -> tuple[float | None, str]:
-    before = len(advice.missing)
-    value = advice.take(future, "current prices", None)  # pyright: ignore[reportArgumentType]
-    if value is not None:
-        return value
-    if len(advice.missing) > before + 1 or "current prices" in " ".join(advice.missing[:before]):
-        advice.missing.pop()
-    return fallback or (None, "")
+    """Return the price and its source: the price list's, else the packaged one, else None."""
+    unknown: tuple[float | None, str] = fallback or (None, "")
+    try:
+        return future.result()
+    except (boto.ClientError, boto.BotoCoreError, CloudtrainError, KeyError, ValueError) as error:
+        advice.say("current prices", error)
+        return unknown
 
 
-def _base_offer(name: str, item: dict[str, Any] | None, entry: CatalogEntry | None, zones: tuple[str, ...]) -> Offer:
+def _base_offer(
+    name: str, item: dict[str, Any] | None, entry: CatalogEntry | None, zones: tuple[str, ...]
+) -> Offer:
     if item is not None:
         gpu: dict[str, Any] = item.get("GpuInfo", {})
-        first: dict[str, Any] = (gpu.get("Gpus") or [{}])[0]
+        gpus: list[dict[str, Any]] = gpu.get("Gpus", [])
+        first = gpus[0] if gpus else {}
         return Offer(
             type=name,
             market="on-demand",
