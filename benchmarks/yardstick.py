@@ -19,7 +19,8 @@ import boto3
 
 def launch(name: str, public_key: bytes, port: int, image: str) -> tuple[str, str]:
     """Import the key, make the group, open the port, launch, ask for the address: five calls."""
-    ec2: Any = boto3.client("ec2")
+    aws: Any = boto3
+    ec2 = aws.client("ec2")
     ec2.import_key_pair(KeyName=name, PublicKeyMaterial=public_key)
     group = ec2.create_security_group(GroupName=name, Description="yardstick")["GroupId"]
     ec2.authorize_security_group_ingress(
@@ -34,12 +35,13 @@ def launch(name: str, public_key: bytes, port: int, image: str) -> tuple[str, st
         MaxCount=1,
     )
     instance = launched["Instances"][0]["InstanceId"]
+    found: Any
     while True:
         try:
             found = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
         except ec2.exceptions.ClientError:  # not to be seen yet
-            found = {}
-        if found.get("State", {}).get("Name") == "running" and found.get("PublicIpAddress"):
+            found = None
+        if found and found["State"]["Name"] == "running" and found.get("PublicIpAddress"):
             return instance, str(found["PublicIpAddress"])
         time.sleep(0.05)
 

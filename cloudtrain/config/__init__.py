@@ -3,9 +3,9 @@
 Reading imports pydantic; taking up a snapshot (what every verb after `up` does) does not.
 """
 
-from cloudtrain.config.load import find, load
+from cloudtrain.config.load import defaults, find, load
 from cloudtrain.config.propose import propose
 from cloudtrain.config.schema import schema
 from cloudtrain.config.snapshot import dump, from_dict
 
-__all__ = ["dump", "find", "from_dict", "load", "propose", "schema"]
+__all__ = ["defaults", "dump", "find", "from_dict", "load", "propose", "schema"]

@@ -26,6 +26,23 @@ def from_dict(data: Mapping[str, object]) -> Config:
     return _build(Config, data)
 
 
+def bare_type(hint: Any) -> Any:  # noqa: ANN401 - a type of any shape
+    """Strip `Annotated` and `| None` from a type."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        return bare_type(get_args(hint)[0])
+    if origin in (Union, types.UnionType):
+        return bare_type(next(arg for arg in get_args(hint) if arg is not type(None)))
+    return hint
+
+
+def may_be_none(hint: Any) -> bool:  # noqa: ANN401
+    """Whether a type has None among its values."""
+    if get_origin(hint) is Annotated:
+        return may_be_none(get_args(hint)[0])
+    return type(None) in get_args(hint)
+
+
 def _plain(value: object) -> object:
     if isinstance(value, dict):
         items = cast("dict[str, object]", value)
@@ -42,27 +59,13 @@ def _build(kind: type[T], data: Mapping[str, object]) -> T:
     return kind(**given)
 
 
-def _value(hint: Any, value: object) -> object:  # noqa: ANN401 - a type of any shape
+def _value(hint: Any, value: object) -> object:  # noqa: ANN401
     if value is None:
         return None
-    bare = _bare(hint)
+    bare = bare_type(hint)
     if is_dataclass(bare) and isinstance(bare, type):
         return _build(bare, cast("Mapping[str, object]", value))
     if get_origin(bare) is tuple:
         item = get_args(bare)[0]
         return tuple(_value(item, one) for one in cast("list[object]", value))
     return value
-
-
-def _bare(hint: Any) -> Any:  # noqa: ANN401
-    """Strip `Annotated` and `| None` from a type."""
-    origin = get_origin(hint)
-    if origin is Annotated:
-        return _bare(get_args(hint)[0])
-    if origin in (Union, types.UnionType):
-        return _bare(next(arg for arg in get_args(hint) if arg is not type(None)))
-    return hint
-
-
-bare_type = _bare
-"""The same, for those who walk the configuration's types."""

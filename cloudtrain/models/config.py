@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
 
-PYDANTIC: dict[str, object] = {"extra": "forbid", "use_attribute_docstrings": True}
+PYDANTIC: dict[str, object] = {"extra": "forbid", "use_attribute_docstrings": True, "allow_inf_nan": False}
 """What pydantic is told about every class here."""
 
 

@@ -8,6 +8,7 @@ nothing (boto3's own retries hide capacity errors and burn the launch quota),
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -57,7 +58,8 @@ class Clients:
         """The one session. Raises `CredentialsError` for a profile that is not there."""
         with translating("reading the AWS configuration"):
             return boto3.Session(
-                region_name=self.settings.region,
+                # boto3 itself reads AWS_DEFAULT_REGION only; the AWS CLI and all other SDKs AWS_REGION
+                region_name=self.settings.region or os.environ.get("AWS_REGION"),
                 profile_name=self.settings.profile,
                 aws_access_key_id=self.settings.access_key,
                 aws_secret_access_key=self.settings.secret_key,
