@@ -38,7 +38,7 @@ def interleave(
     """
     taken: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds + 1):
-        names = list(contestants) if number % 2 else list(reversed(contestants))
+        names = list(contestants) if number % 2 else list(contestants)[::-1]
         for name in names:
             seconds = contestants[name]()
             if number:

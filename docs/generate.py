@@ -14,7 +14,7 @@ from typing import Any
 import typer.main
 
 from cloudtrain.cli.app import app
-from cloudtrain.config import schema
+from cloudtrain.config import reference
 
 HERE = Path(__file__).parent / "reference"
 MADE = "<!-- made by `make docs` from the code: change it there -->\n\n"
@@ -44,13 +44,7 @@ def same(path: Path, text: str) -> bool:
 def pages() -> dict[str, str]:
     """Return the pages by name."""
     commands = "\n".join(command_lines("cloudtrain", typer.main.get_command(app)))
-    keys = "\n".join(key_lines(schema(), "", schema().get("$defs", {})))
-    head = f"{MADE}# cloudtrain.yaml\n\nFlags beat `CLOUDTRAIN_*` variables, and those beat the file.\n\n"
-    table = "| key | default | what it says |\n|---|---|---|\n"
-    return {
-        "commands.md": f"{MADE}# Commands\n\n{commands}",
-        "configuration.md": f"{head}{table}{keys}\n",
-    }
+    return {"commands.md": f"{MADE}# Commands\n\n{commands}", **reference.pages()}
 
 
 def command_lines(name: str, command: Any) -> Iterator[str]:  # noqa: ANN401 - a click command, whichever click it is
@@ -83,29 +77,6 @@ def spelled(option: Any) -> str:  # noqa: ANN401 - a click option
 def one_line(text: str | None) -> str:
     """Return a text without its line breaks."""
     return " ".join((text or "").split())
-
-
-def key_lines(node: dict[str, Any], prefix: str, known: dict[str, Any]) -> Iterator[str]:
-    """Yield a table row for each key below a node of the JSON schema."""
-    for name, found in node.get("properties", {}).items():
-        inner = resolved(found, known)
-        said = one_line(found.get("description") or inner.get("description", ""))
-        if "properties" in inner:
-            yield f"| **`{prefix}{name}`** | | {said} |"
-            yield from key_lines(inner, f"{prefix}{name}.", known)
-        else:
-            default = found.get("default")
-            shown = "" if default in (None, "", {}, []) else f"`{default}`"
-            yield f"| `{prefix}{name}` | {shown} | {said} |"
-
-
-def resolved(found: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """Return what a node refers to; of several forms the one with keys."""
-    for form in (found, *found.get("anyOf", []), *found.get("oneOf", [])):
-        name = form.get("$ref", "").rsplit("/", 1)[-1]
-        if "properties" in known.get(name, form):
-            return known.get(name, form)
-    return found
 
 
 if __name__ == "__main__":

@@ -119,13 +119,12 @@ def _validate(given: Given) -> tuple[Config | None, tuple[Location, ...]]:
 
 def _remove(values: dict[str, Any], location: Location) -> None:
     """Remove a key, or the list that the location is in."""
-    here = values
-    for part in location:
-        inner: object = here.get(str(part))
-        if not isinstance(inner, dict) or part == location[-1]:
-            here.pop(str(part), None)
-            return
-        here = cast("dict[str, Any]", inner)
+    key, *below = location
+    inner: object = values.get(str(key))
+    if below and isinstance(inner, dict):
+        _remove(cast("dict[str, Any]", inner), tuple(below))
+    else:
+        values.pop(str(key), None)
 
 
 def _together(config: Config, given: Given, tainted: tuple[Location, ...]) -> list[Problem]:
@@ -141,8 +140,7 @@ def _together(config: Config, given: Given, tainted: tuple[Location, ...]) -> li
 
 def _given_one(given: Given, keys: tuple[Location, ...]) -> Location:
     """Return the first of the keys that somebody wrote; a default has no line."""
-    known = (*given.document.lines, *given.origins)
-    return next((key for key in keys if any(_overlap(key, one) and one for one in known)), keys[0])
+    return next((key for key in keys if key in given.document.lines or key in given.origins), keys[0])
 
 
 def _overlap(one: Location, other: Location) -> bool:

@@ -146,6 +146,11 @@ class RunFolder:
         path = self.path / "config.json"
         return json.loads(path.read_text()) if path.exists() else None
 
+    def forget_keys(self) -> None:
+        """Delete the private keys: of a run that has ended they open nothing any more."""
+        self.key.unlink(missing_ok=True)
+        self.host_key.unlink(missing_ok=True)
+
     def lock(self) -> FileLock:
         """Return the lock that a change of this run holds; reading takes none."""
         from filelock import FileLock

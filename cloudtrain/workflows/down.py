@@ -60,6 +60,7 @@ def down(
             stage.outcome = "0 left"
         folder.journal.append("ended")
         folder.update(ended=datetime.now(UTC).isoformat(), cost=spent.cost, address=None)
+        folder.forget_keys()
     return Down(folder.path.name, artifacts, Receipt(spent.hours, spent.cost, spent.currency, left.leftovers))
 
 
