@@ -20,7 +20,10 @@ from cloudtrain.models.config import Config, Dataset, Host, Project
 PREFIX = "CLOUDTRAIN_"
 NOT_KEYS = frozenset(
     PREFIX + name
-    for name in "HOME MACHINE RUN RUN_DIR DATA DATA_YAML WEIGHTS SESSION SERVICE SANDBOX_DELAYS".split()
+    for name in (
+        *("HOME", "SANDBOX_DELAYS", "MACHINE", "RUN", "RUN_DIR"),
+        *("DATA", "DATA_YAML", "WEIGHTS", "SESSION", "SERVICE"),
+    )
 )
 """Variables of ours that are no configuration keys: ours here, and a session's on its machine."""
 SHORT: dict[type, str] = {Dataset: "path", Project: "path", Host: "address"}
@@ -39,9 +42,9 @@ class Given:
 
     def problem(self, location: Location, message: str) -> Problem:
         """Return a problem at a key: with its line, or the name of what brought it."""
-        origin = next((name for at, name in self.origins.items() if location[: len(at)] == at), None)
-        if origin:
-            return Problem(origin, 0, message)
+        around = [at for at in self.origins if location[: len(at)] == at]
+        if around:
+            return Problem(self.origins[max(around, key=len)], 0, message)
         return Problem(self.shown, self.document.line(location), message)
 
     def wrong(self, location: Location, message: str) -> None:
@@ -100,23 +103,34 @@ def _section(given: Given, kind: type, values: Mapping[str, Any], at: Location) 
 
 
 def _shaped(given: Given, hint: Any, value: Any, at: Location) -> object:  # noqa: ANN401
+    """Return a value in its long form, as far as its type says which that is."""
     bare = bare_type(hint)
     if value is None:
         return None
     if is_dataclass(bare) and isinstance(bare, type):
-        if isinstance(value, dict):
-            return _section(given, bare, cast("dict[str, Any]", value), at)
-        if bare in SHORT and not isinstance(value, list):
-            return {SHORT[bare]: _shaped(given, str, value, at)}
-    elif get_origin(bare) is tuple:
+        return _shaped_section(given, bare, value, at)
+    if get_origin(bare) is tuple:
         item = get_args(bare)[0]
-        if isinstance(value, (list, tuple)):
-            several = cast("list[object]", value)
-            return [_shaped(given, item, one, (*at, i)) for i, one in enumerate(several)]
-        return [_shaped(given, item, value, at)]
-    elif bare is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not isinstance(value, (list, tuple)):
+            return [_shaped(given, item, value, at)]
+        several = cast("list[object]", value)
+        return [_shaped(given, item, one, (*at, i)) for i, one in enumerate(several)]
+    return _shaped_scalar(given, bare, value, at)
+
+
+def _shaped_section(given: Given, kind: type, value: object, at: Location) -> object:
+    if isinstance(value, dict):
+        return _section(given, kind, cast("dict[str, Any]", value), at)
+    if kind in SHORT and not isinstance(value, list):
+        return {SHORT[kind]: _shaped(given, str, value, at)}
+    return cast("object", value)
+
+
+def _shaped_scalar(given: Given, kind: Any, value: object, at: Location) -> object:  # noqa: ANN401
+    truth = isinstance(value, bool)
+    if kind is str and isinstance(value, (int, float)) and not truth:
         return given.document.texts.get(at, str(value))  # `python: 3.10` is meant as it is written
-    elif bare in (int, float) and isinstance(value, bool):
+    if kind in (int, float) and truth:
         given.wrong(at, f"`{written(at)}` must be a number, not `{str(value).lower()}`")
     return value
 
@@ -131,9 +145,6 @@ def _flag(given: Given, key: str, value: object) -> None:
 
 def _lay(given: Given, key: str, value: object, kind: Any, origin: str) -> None:  # noqa: ANN401
     at: Location = tuple(key.split(".")) if kind is not None else ("train", "args", key[len("train.args.") :])
-    given.origins = {
-        place: name for place, name in given.origins.items() if place != at
-    }  # a flag over a variable
     given.origins[at] = origin
     try:
         if isinstance(value, str) and kind is not None:

@@ -71,12 +71,10 @@ def shown_value(value: object) -> str:
     return f"`{text if len(text) <= 60 else text[:57] + '…'}`"
 
 
-def suggest(given: str, known: Sequence[str]) -> str:
-    """Return the end of a message: the nearest of the known words, or all of them."""
+def nearest(given: str, known: Sequence[str]) -> str:
+    """Return the end of a message that names the nearest of the known words, if one is near."""
     close = _close(given, known)
-    if close:
-        return f"; did you mean `{close}`?"
-    return f"; known: {', '.join(known)}" if known else ""
+    return f"; did you mean `{close}`?" if close else ""
 
 
 def _message(error: Any, location: Location) -> str:  # noqa: ANN401
@@ -87,26 +85,28 @@ def _message(error: Any, location: Location) -> str:  # noqa: ANN401
         choices = _choices(location)
         value = str(error["input"])
         listed = ", ".join(f"`{choice}`" for choice in choices)
-        return f"`{key}` must be one of {listed}, not {shown_value(error['input'])}{_only_close(value, choices)}"
+        return f"`{key}` must be one of {listed}, not {shown_value(error['input'])}{nearest(value, choices)}"
     words = ARGUMENT if location[:2] == ("train", "args") and len(location) == 3 else WORDS.get(kind)
     if words is None:
         words = str(error["msg"]).removeprefix("Input ").removeprefix("Value error, ") + ", not {value}"
-    limits = {name: f"{limit:g}" for name, limit in error.get("ctx", {}).items() if name in ("ge", "gt", "le")}
+    limits = {
+        name: f"{limit:g}" for name, limit in error.get("ctx", {}).items() if name in ("ge", "gt", "le")
+    }
     return f"`{key}` {words.format(value=shown_value(error['input']), **limits)}"
 
 
 def _meant(location: Location) -> str:
     """Say what an unknown key may have been meant for: its neighbour, another section, an argument."""
     name, known = str(location[-1]), [one for one, _ in _beside(location)]
-    close = _close(name, known)
+    close = nearest(name, known)
     if close:
-        return f"; did you mean `{close}`?"
+        return close
     elsewhere = [key for key, _, _ in keys() if key.rsplit(".", 1)[-1] == name]
     if len(elsewhere) == 1:
         return f"; did you mean `{elsewhere[0]}`?"
     if location[:-1] == ("train",):
         return f"; an argument of the trainer belongs under `train.args`: `args: {{{name}: …}}`"
-    return suggest(name, known)
+    return f"; known: {', '.join(known)}" if known else ""
 
 
 def _beside(location: Location) -> list[tuple[str, Any]]:
@@ -127,12 +127,10 @@ def _choices(location: Location) -> tuple[str, ...]:
     return get_args(bare_type(dict(_beside(location))[str(location[-1])]))
 
 
-def _only_close(given: str, known: Sequence[str]) -> str:
-    close = _close(given, known)
-    return f"; did you mean `{close}`?" if close else ""
-
-
 def _close(given: str, known: Sequence[str]) -> str | None:
     from difflib import get_close_matches
 
+    swapped = [one for one in known if sorted(one) == sorted(given)]  # the commonest slip of all
+    if swapped:
+        return swapped[0]
     return next(iter(get_close_matches(given, known, n=1, cutoff=0.6)), None)

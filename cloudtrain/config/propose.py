@@ -50,9 +50,11 @@ def look(folder: Path) -> Seen:
     dataset = _dataset(folder)
     script = next((name for name in ("train.py", "main.py") if (folder / name).is_file()), None)
     kind = _kind(folder, script, dataset)
-    conda = next((name for name in ("environment.yml", "environment.yaml") if (folder / name).is_file()), None)
+    conda = next(
+        (name for name in ("environment.yml", "environment.yaml") if (folder / name).is_file()), None
+    )
     return Seen(
-        name=slug(folder.resolve().name),
+        name=_quoted(slug(folder.resolve().name)),
         kind=kind,
         dataset=_quoted(dataset) if dataset else None,
         command=f"python {script or 'train.py'}",

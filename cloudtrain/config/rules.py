@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import cache
 
-from cloudtrain.config.messages import suggest
+from cloudtrain.config.messages import nearest
 from cloudtrain.config.yamlfile import Location, read
 from cloudtrain.models.config import Config
 from cloudtrain.paths import shipped
@@ -65,7 +65,7 @@ def _region(config: Config) -> Found:
     if found is None:
         yield ("region",), f"`region` must be like `us-east-1`, not `{region}`"
     elif found[2] not in DIRECTIONS:
-        meant = suggest(found[2], DIRECTIONS)
+        meant = nearest(found[2], DIRECTIONS)
         yield ("region",), f"`region` `{region}` has no direction that AWS uses, but `{found[2]}`{meant}"
     elif found[4]:
         yield ("region",), f"`region` `{region}` is a zone; its region is `{region[:-1]}`"
@@ -81,10 +81,16 @@ def _instance(config: Config) -> Found:
     image = instance.image
     if image.startswith("ami-"):
         if not re.fullmatch(r"ami-[0-9a-f]{8,17}", image):
-            yield ("instance.image",), f"`instance.image` `{image}` is no image id: `ami-` and 8 to 17 hex digits"
+            yield (
+                ("instance.image",),
+                f"`instance.image` `{image}` is no image id: `ami-` and 8 to 17 hex digits",
+            )
     elif image not in _images():
-        meant = suggest(image, _images())
-        yield ("instance.image",), f"`instance.image` must be a known name or `ami-…`, not `{image}`{meant}"
+        known = f"{', '.join(_images())} or an id, `ami-…`"
+        yield (
+            ("instance.image",),
+            f"`instance.image` must be one of {known}, not `{image}`{nearest(image, _images())}",
+        )
     for key, value, prefix in (
         ("subnet", instance.subnet, "subnet-"),
         ("security_group", instance.security_group, "sg-"),
@@ -102,11 +108,9 @@ def _images() -> tuple[str, ...]:
 def _environment(config: Config) -> Found:
     environment = config.environment
     if environment.manager != "existing" and not VERSION.fullmatch(environment.python):
-        yield (
-            ("environment.python", "environment.manager"),
-            f'`environment.python` must be a version such as "3.12", not `{environment.python}`'
-            "; a path is for `manager: existing`",
-        )
+        keys = ("environment.python", "environment.manager")
+        words = f'must be a version such as "3.12", not `{environment.python}`'
+        yield keys, f"`environment.python` {words}; a path is for `manager: existing`"
     if not TORCH.fullmatch(environment.torch):
         words = "must be auto, none or a version such as 2.8.0"
         yield ("environment.torch",), f"`environment.torch` {words}, not `{environment.torch}`"
@@ -136,9 +140,15 @@ def _dataset(config: Config) -> Found:
     if dataset.source and not dataset.source.startswith(("https://", "s3://")):
         yield ("dataset.source",), f"`dataset.source` must be https://… or s3://…, not `{dataset.source}`"
     if dataset.sha256 and not SHA256.fullmatch(dataset.sha256):
-        yield ("dataset.sha256",), f"`dataset.sha256` must be 64 hex digits, not {len(dataset.sha256)} characters"
+        yield (
+            ("dataset.sha256",),
+            f"`dataset.sha256` must be 64 hex digits, not {len(dataset.sha256)} characters",
+        )
     if dataset.sha256 and not dataset.source:
-        yield ("dataset.sha256", "dataset.source"), "`dataset.sha256` is that of a `dataset.source`; none is given"
+        yield (
+            ("dataset.sha256", "dataset.source"),
+            "`dataset.sha256` is that of a `dataset.source`; none is given",
+        )
 
 
 def _train(config: Config) -> Found:
@@ -150,7 +160,10 @@ def _train(config: Config) -> Found:
         words = f"`train.command` is for `kind: script`, and the kind is {train.kind}"
         yield ("train.command", "train.kind"), words
     if script and not train.outputs:
-        yield ("train.outputs", "train.kind"), "`train.outputs` is empty: nothing of the training would come home"
+        yield (
+            ("train.outputs", "train.kind"),
+            "`train.outputs` is empty: nothing of the training would come home",
+        )
     for n, pattern in enumerate(train.outputs):
         if pattern.startswith(("/", "~")) or ".." in pattern.split("/") or not pattern:
             words = "must be a pattern inside the project folder"

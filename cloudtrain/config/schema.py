@@ -18,8 +18,11 @@ def schema() -> dict[str, Any]:
 
     made = TypeAdapter(Config).json_schema()
     short = {f"#/$defs/{kind.__name__}" for kind in SHORT}
+    described = {f"#/$defs/{name}": section["description"] for name, section in made["$defs"].items()}
     for section in (made, *made["$defs"].values()):
-        section["properties"] = {key: _also(one, short) for key, one in section["properties"].items()}
+        section["properties"] = {
+            key: _also(one, short, described) for key, one in section["properties"].items()
+        }
     made["$defs"]["Environment"]["properties"]["python"]["type"] = ["string", "number"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -35,7 +38,7 @@ def schema_text() -> str:
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _also(found: dict[str, Any], short: set[str]) -> dict[str, Any]:
+def _also(found: dict[str, Any], short: set[str], described: dict[str, str]) -> dict[str, Any]:
     """Return a property's schema with the short forms beside it: one word for a list or a section.
 
     A section whose keys are all commented out is empty, and means the defaults.
@@ -44,6 +47,7 @@ def _also(found: dict[str, Any], short: set[str]) -> dict[str, Any]:
     form = {key: value for key, value in found.items() if key not in said}
     if "$ref" in form:
         forms = [form, {"type": "null"}]
+        said.setdefault("description", described[form["$ref"]])
         if form["$ref"] in short:
             forms.append({"type": "string"})
     elif form.get("type") == "array":

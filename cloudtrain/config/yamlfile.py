@@ -23,7 +23,10 @@ Location = tuple[str | int, ...]
 
 PLAINLY = (
     ("\\t", "a tab where only spaces can indent"),
-    ("mapping values are not allowed here", "a `:` that cannot stand here: indent, or put the value in quotes"),
+    (
+        "mapping values are not allowed here",
+        "a `:` that cannot stand here: indent, or put the value in quotes",
+    ),
     ("could not find expected ':'", "a key without `:` after it"),
     ("expected <block end>", "the indentation does not match the lines above"),
     ("expected a single document", "a second document after `---`: there can be only one"),
