@@ -57,7 +57,7 @@ def train(
 
         if stop:
             session = stop_training(require_run(base_of(config), name))
-            console.result(session, f"session {session.number:03d} is {session.state}; the machine is kept")
+            console.result(session, f"session {session.number:03d} was ended; the machine is kept")
             return
         context = context_of(console, wanted_config(config, {}), base_of(config), yes=True)
         console.show_trained(workflow(context, replace=replace, weights=weights))

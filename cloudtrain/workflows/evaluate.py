@@ -28,6 +28,7 @@ from cloudtrain.journal.folder import RunFolder, all_runs
 PICTURES = 12
 """Held-out images in the picture of detections."""
 COLUMNS = 4
+GREEN, BLACK = (80, 220, 80), (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ def _evaluate_here(weights: str, data_yaml: str, answer: str, picture: str | Non
     files = [str(file) for file in _held_out(data_yaml)]
     if picture:
         size = int(model.overrides.get("imgsz", 640))
-        _draw(model.predict(files[:PICTURES], imgsz=size, conf=0.4, verbose=False), Path(picture))
+        _draw(model.predict(files[:PICTURES], imgsz=size, conf=0.3, verbose=False), Path(picture))
     found = {
         "map50": float(metrics.box.map50),
         "map50_95": float(metrics.box.map),
@@ -222,10 +223,11 @@ def _enlarged(result: Any) -> Any:  # noqa: ANN401 - ultralytics has no types
     picture: Any = vision.resize(result.orig_img, None, fx=factor, fy=factor)
     for box, kind, sure in zip(result.boxes.xyxy, result.boxes.cls, result.boxes.conf, strict=True):
         left, top, right, bottom = (int(value) * factor for value in box.tolist())
-        vision.rectangle(picture, (left, top), (right, bottom), (60, 220, 60), 2)
+        vision.rectangle(picture, (left, top), (right, bottom), GREEN, 2)
         text = f"{result.names[int(kind)]} {float(sure):.2f}"
-        place = (left + 2, top - 5 if top > 20 else bottom + 15)
-        vision.putText(picture, text, place, vision.FONT_HERSHEY_SIMPLEX, 0.5, (60, 220, 60), 1)
+        base = top - 4 if top > 20 else bottom + 14
+        vision.rectangle(picture, (left, base - 13), (left + 9 * len(text), base + 4), GREEN, -1)
+        vision.putText(picture, text, (left + 2, base), vision.FONT_HERSHEY_SIMPLEX, 0.45, BLACK, 1)
     return picture
 
 

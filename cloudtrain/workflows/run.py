@@ -130,6 +130,10 @@ def _exit_code(status: TrainingStatus) -> int:
 
 def _show_tail(context: Context, remote: Remote, status: TrainingStatus) -> None:
     """Show the log's end: why it failed is nearly always there."""
-    result = remote.run(f"tail -n 20 '{status.session.log}'", check=False)
-    for line in result.stdout.splitlines():
-        context.reporter.emit(Output(line, source="train.log"))
+    training.follow(
+        remote,
+        status.session,
+        lambda line: context.reporter.emit(Output(line, source="train.log")),
+        lines=20,
+        until_end=False,
+    )

@@ -6,7 +6,6 @@ pushed project waits for exactly that.
 
 from __future__ import annotations
 
-import shlex
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
 from cloudtrain.models.training import PushReport, Session, StepReport
+from cloudtrain.paths import shipped
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.transfer.dataset import DatasetSource
 from cloudtrain.transfer.push import push_dataset, push_model, push_project
@@ -102,8 +102,8 @@ def _push_project(
     try:
         with context.timeline.stage("push code") as stage:
             if config.project.git:
-                _clone(remote, config.project.git, config.project.ref, layout)
-                stage.outcome = f"cloned {config.project.git}"
+                commit = _clone(remote, config.project.git, config.project.ref, layout)
+                stage.outcome = f"{config.project.git} at {commit}"
                 return ()
             report = push_project(remote, config, context.base, layout, context.reporter)
             stage.outcome = said(report)
@@ -144,14 +144,7 @@ def _model(context: Context, layout: Layout) -> str:
     return f"{layout.root}/models/{local.name}" if local else context.config.train.model
 
 
-def _clone(remote: Remote, url: str, ref: str | None, layout: Layout) -> None:
-    """Clone on the machine, at its own speed; an earlier clone is updated."""
-    lines = [
-        "set -eu",
-        f"dir={shlex.quote(layout.project)} url={shlex.quote(url)} ref={shlex.quote(ref or 'HEAD')}",
-        "export GIT_TERMINAL_PROMPT=0",
-        'if [ ! -d "$dir/.git" ]; then rm -rf "$dir.part"; git clone -q "$url" "$dir.part"; mv "$dir.part" "$dir"; fi',
-        'git -C "$dir" fetch -q --tags origin "$ref" || git -C "$dir" fetch -q --tags origin',
-        'git -C "$dir" -c advice.detachedHead=false checkout -q "$(git -C "$dir" rev-parse -q --verify "$ref^{commit}" || echo FETCH_HEAD)"',
-    ]
-    remote.script("\n".join(lines), timeout=600)
+def _clone(remote: Remote, url: str, ref: str | None, layout: Layout) -> str:
+    """Clone on the machine, at its own speed; an earlier clone is updated. Returns the commit."""
+    script = (shipped("templates") / "project-clone.sh").read_text()
+    return remote.script(script, layout.project, url, ref or "", timeout=600).stdout.strip()

@@ -37,12 +37,7 @@ def show_log(
     """Show the newest session's log; with `follow` until it ends."""
     with connect_run(folder) as remote:
         session = _newest(remote, layout_on(remote, folder))
-        if follow:
-            training.follow(remote, session, line, lines=lines)
-            return
-        shown = remote.run(f"tail -n {lines} {shlex.quote(session.log)}", check=False)
-        for text in shown.stdout.splitlines():
-            line(text.rsplit("\r", 1)[-1])
+        session = training.follow(remote, session, line, lines=lines, until_end=follow)
     reporter.emit(Note(f"session {session.number:03d} is {session.state}"))
 
 

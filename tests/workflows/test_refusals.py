@@ -79,7 +79,11 @@ def test_no_file_at_all_names_init(way: Road) -> None:
 
 
 def test_a_volume_too_small_is_refused_before_anything_exists(way: Road) -> None:
-    text = (way.project / "cloudtrain.yaml").read_text().replace("manager: existing", "manager: conda")
+    text = (
+        (way.project / "cloudtrain.yaml")
+        .read_text()
+        .replace("manager: existing, python: /usr/bin/python3", "manager: conda")
+    )
     (way.project / "cloudtrain.yaml").write_text(text)
     refused(way, "up", "-y", "--volume-gb", "20", code=2, says="too small", hint="instance.volume_gb")
 
