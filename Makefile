@@ -13,6 +13,18 @@ BIN := .venv/bin
 DIGITS := examples/digits
 SCRIPTS := .ci/run $(wildcard .ci/*.sh)
 
+# uv looks at certificates of its own; behind a company's proxy only the system's will do.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS ?= 1
+endif
+
+# What the sandbox's machines download serves here as well, and the other way round: the files are
+# linked. Not for root, whose machines run as another user and may not share files with it.
+DATA := $(or $(CLOUDTRAIN_HOME:%=%/data),$(or $(XDG_DATA_HOME),$(HOME)/.local/share)/cloudtrain)
+ifneq ($(shell id -u),0)
+export UV_CACHE_DIR ?= $(DATA)/sandbox/home/.cache/uv
+endif
+
 .PHONY: help setup setup-train system demo data test lint format bench docs clean
 
 help: ## Show this.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json as json_module
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Mapping
@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TextIO
 
 from cloudtrain.console import words
-from cloudtrain.console.jsonable import to_jsonable
-from cloudtrain.console.reporters import AnyReporter, JsonReporter, LineReporter, LiveReporter
+from cloudtrain.console.jsonable import dumps
+from cloudtrain.console.reporters import make_reporter
+from cloudtrain.console.stream import plain as printable
+from cloudtrain.console.stream import put, tell
 from cloudtrain.errors import CloudtrainError, ConfigError, UsageError
-from cloudtrain.events import Output
-from cloudtrain.models.plan import Plan
+from cloudtrain.events import Output, Waterfall
+from cloudtrain.models.plan import Plan, Receipt
 
 if TYPE_CHECKING:
+    from cloudtrain.models.training import Artifact
     from cloudtrain.workflows.audit import Audit
     from cloudtrain.workflows.down import Down
     from cloudtrain.workflows.evaluate import Evaluation
@@ -36,7 +39,11 @@ NEXT = (
 
 
 class Console:
-    """Where a command speaks. Data and results on stdout, all else on stderr."""
+    """Where a command speaks. Data and results on stdout, all else on stderr.
+
+    With `json` stdout gets one object, `{"ok": true, "result": …}` or `{"ok": false,
+    "error": …}`, and stderr the events as JSON lines.
+    """
 
     def __init__(
         self,
@@ -45,20 +52,22 @@ class Console:
         quiet: bool = False,
         out: TextIO | None = None,
         err: TextIO | None = None,
+        stdin: TextIO | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self._json = json
         self._out = out or sys.stdout
         self._err = err or sys.stderr
-        env = os.environ if environ is None else environ
-        self.interactive = self._err.isatty() and sys.stdin is not None and sys.stdin.isatty()
-        self.reporter: AnyReporter
-        if json:
-            self.reporter = JsonReporter(self._err)
-        elif self._err.isatty() and not quiet and env.get("TERM") != "dumb":
-            self.reporter = LiveReporter(self._err, color="NO_COLOR" not in env)
-        else:
-            self.reporter = LineReporter(self._err, quiet=quiet)
+        # A daemon, or `<&-`, has none.
+        self._in: TextIO | None = stdin or sys.stdin
+        self._ended = False
+        self.interactive = self._err.isatty() and self._in is not None and self._in.isatty()
+        self.reporter = make_reporter(
+            json=json,
+            quiet=quiet,
+            stream=self._err,
+            environ=os.environ if environ is None else environ,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -68,16 +77,15 @@ class Console:
 
     def confirm(self, question: str) -> bool:
         """Ask on the terminal. Raises `UsageError` where there is nobody to ask."""
-        if not self.interactive or self._json:
+        if not self.interactive or self._json or self._in is None:
             raise UsageError(
                 "this creates things that cost money and needs a yes", hint="run it again with `-y`"
             )
-        self._err.write(f"{question} [y/N] ")
-        self._err.flush()
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
+        put(self._err, f"{question} [y/N] ")
+        return self._in.readline().strip().lower() in ("y", "yes")
 
     def line(self, text: str) -> None:
-        """Write one line of data."""
+        """Write one line of data; with `json` it is an event."""
         if self._json:
             self.reporter.emit(Output(text))
         else:
@@ -85,23 +93,38 @@ class Console:
 
     def data(self, value: object) -> None:
         """Write a JSON document as the command's output."""
-        self._print(json_module.dumps(to_jsonable(value), indent=1))
+        self._print(dumps(value, indent=1))
 
-    def result(self, value: object, text: str, *, plain: bool = False) -> None:  # noqa: ARG002 - reads well at the caller
-        """Write the command's one result."""
+    def result(self, value: object, text: str, *, plain: bool = False) -> None:
+        """Write the command's one result; `plain` text goes out letter by letter, for scripts."""
         self.reporter.close()
         if self._json:
-            self._print(json_module.dumps({"ok": True, "result": to_jsonable(value)}))
+            self._print(dumps({"ok": True, "result": value}))
+            self._ended = True
         elif text:
-            self._print(text)
+            self._print(text if plain else printable(text))
 
     def show_plan(self, plan: Plan) -> None:
-        """Show what will be created and what it costs, before the question."""
+        """Show what will be done and what it costs, before the question."""
         if self._json:
-            self._err.write(json_module.dumps({"event": "plan", "plan": to_jsonable(plan)}) + "\n")
+            tell(self._err, dumps({"event": "plan", "plan": plan}) + "\n")
         else:
-            self._err.write("\n".join(words.plan(plan)) + "\n")
-        self._err.flush()
+            tell(self._err, "\n".join(words.plan(plan)) + "\n")
+
+    def show_waterfall(self, shown: Waterfall) -> None:
+        """Show how long each stage took, beside the result: on stderr."""
+        if self._json:
+            self.reporter.emit(shown)
+        else:
+            tell(self._err, "\n".join(words.waterfall(shown, width=_width(self._err))) + "\n")
+
+    def show_receipt(self, receipt: Receipt) -> None:
+        """Show what a run cost and what is left of it."""
+        self.result(receipt, "\n".join(words.receipt(receipt)))
+
+    def show_artifacts(self, artifacts: tuple[Artifact, ...]) -> None:
+        """Show what is at home."""
+        self.result(artifacts, "\n".join(words.artifacts(artifacts)))
 
     def show_up(self, up: Up) -> None:
         """Show where the training runs now, how long each stage took, and what comes next."""
@@ -111,12 +134,12 @@ class Console:
             if up.differs
             else []
         )
-        self.result(up, "\n".join([head, *differs, *words.waterfall(up.waterfall), *NEXT]))
+        self.result(up, "\n".join([head, *differs, *self._waterfall(up.waterfall), *NEXT]))
 
     def show_trained(self, trained: Trained) -> None:
         """Show the session that was started."""
         head = f"{trained.run}: session {trained.session.number:03d} is {trained.session.state}"
-        self.result(trained, "\n".join([head, *words.waterfall(trained.waterfall), *NEXT]))
+        self.result(trained, "\n".join([head, *self._waterfall(trained.waterfall), *NEXT]))
 
     def show_ran(self, ran: Ran) -> None:
         """Show how a whole run ended."""
@@ -126,12 +149,12 @@ class Console:
             else f"the training failed with exit code {ran.exit_code}"
         )
         lines = [f"{ran.run}: {verdict}", *words.artifacts(ran.artifacts)]
-        self.result(ran, "\n".join(lines + (self._receipt(ran.down) if ran.down else [])))
+        self.result(ran, "\n".join(lines + (words.receipt(ran.down.receipt) if ran.down else [])))
 
     def show_down(self, down: Down) -> None:
         """Show what came home, what was spent, and that nothing is left."""
         lines = [f"{down.run} has ended", *(words.artifacts(down.artifacts) if down.artifacts else [])]
-        self.result(down, "\n".join(lines + self._receipt(down)))
+        self.result(down, "\n".join(lines + words.receipt(down.receipt)))
 
     def show_status(self, status: RunStatus) -> None:
         """Show machine, training and cost."""
@@ -165,12 +188,12 @@ class Console:
     def show_opened(self, opened: Opened) -> None:
         """Show a tunnel's address; the one place where Jupyter's token is meant to be seen."""
         value = {"name": opened.name, "local_port": opened.local_port, "url": opened.url}
-        self._print(
-            json_module.dumps({"ok": True, "result": value}) if self._json else f"{opened.name}: {opened.url}"
-        )
-        if not self._json:
-            self._err.write("Ctrl-C closes the tunnel; the service and the training go on\n")
-            self._err.flush()
+        if self._json:
+            self._print(dumps({"ok": True, "result": value}))
+            self._ended = True
+        else:
+            self._print(f"{opened.name}: {opened.url}")
+            tell(self._err, "Ctrl-C closes the tunnel; the service and the training go on\n")
 
     def show_audit(self, audit: Audit) -> None:
         """Show everything of ours in the region."""
@@ -190,55 +213,78 @@ class Console:
         """Show one clear message and return the exit code; a traceback goes to a file only."""
         self.reporter.close()
         if isinstance(error, BrokenPipeError):
+            self._nobody_reads()
             return 141
         if isinstance(error, KeyboardInterrupt):
             message, hint, code = "interrupted", "", 130
         elif isinstance(error, CloudtrainError):
             message, hint, code = error.message, error.hint, error.exit_code
         else:
-            message, hint, code = *self._unexpected(error), 1
+            message, hint, code = *_unexpected(error), 1
         if self._json:
-            self._print(json_module.dumps({"ok": False, "error": _as_json(error, message, hint, code)}))
+            answer = {"ok": False, "error": _as_json(error, message, hint, code)}
+            tell(self._err if self._ended else self._out, dumps(answer) + "\n")
         else:
-            self._err.write(f"error: {message}\n" + (f"\nhint: {hint}\n" if hint else ""))
-            self._err.flush()
+            said = f"error: {_headed(error, message)}\n" + (f"\nhint: {hint}\n" if hint else "")
+            tell(self._err, printable(said))
         return code
 
-    def _receipt(self, down: Down) -> list[str]:
-        spent = words.money(down.receipt.cost, down.receipt.currency)
-        left = len(down.receipt.leftovers)
-        return [
-            f"{words.duration(down.receipt.hours * 3600)} of machine time, {spent} at most; {left} left in the cloud"
-        ]
-
-    def _unexpected(self, error: BaseException) -> tuple[str, str]:
-        from cloudtrain.paths import data_dir
-
-        path = data_dir() / "logs" / f"error-{datetime.now(UTC):%Y%m%dT%H%M%S}.txt"
-        text = "".join(traceback.format_exception(error))
-        return f"{type(error).__name__}: {error}", _kept(path, text)
+    def _waterfall(self, shown: Waterfall) -> list[str]:
+        return words.waterfall(shown, width=_width(self._out))
 
     def _print(self, text: str) -> None:
-        self._out.write(text + "\n")
-        self._out.flush()
+        put(self._out, text + "\n")
+
+    def _nobody_reads(self) -> None:
+        """Send what is still buffered nowhere, or the interpreter would complain as it ends."""
+        try:
+            descriptor = self._out.fileno()
+        except (OSError, ValueError):
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
+
+def _width(stream: TextIO) -> int | None:
+    """Return a terminal's width in letters; what is no terminal has none."""
+    if not stream.isatty():
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def _headed(error: BaseException, message: str) -> str:
+    """Return a message; several problems stand below their number, each on a line of its own."""
+    if isinstance(error, ConfigError) and len(error.problems) > 1:
+        return f"{len(error.problems)} problems in the configuration\n{message}"
+    return message
+
+
+def _unexpected(error: BaseException) -> tuple[str, str]:
+    """Return message and hint for what should not have happened; its traceback goes to a file."""
+    from cloudtrain.paths import data_dir
+
+    path = data_dir() / "logs" / f"error-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
+    text = "".join(traceback.format_exception(error))
+    said = str(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__, _kept(path, text)
 
 
 def _kept(path: Path, text: str) -> str:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch(mode=0o600)
-        path.write_text(text)
+        path.write_text(text, errors="replace")
     except OSError:
         return "this is a bug of cloudtrain's; please report it"
     return f"this is a bug of cloudtrain's; `{path}` says where"
 
 
 def _as_json(error: BaseException, message: str, hint: str, code: int) -> dict[str, object]:
-    problems = [to_jsonable(p) for p in error.problems] if isinstance(error, ConfigError) else []
     return {
         "type": type(error).__name__,
         "message": message,
         "hint": hint,
         "exit_code": code,
-        "problems": problems,
+        "problems": error.problems if isinstance(error, ConfigError) else (),
     }

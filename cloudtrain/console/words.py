@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from cloudtrain.events import Waterfall
-from cloudtrain.models.plan import Plan
+from cloudtrain.events import Note, Progress, StageFinished, Waterfall
+from cloudtrain.models.plan import Offer, Plan, Receipt
 from cloudtrain.models.training import Artifact, TrainingStatus
 
 
 def size(count: float) -> str:
     """Return bytes as `1.2 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError("the last unit returns")
+    if count < 999.5:
+        return f"{count:.0f} B"
+    unit, divisor = next(
+        ((unit, divisor) for unit, divisor in (("kB", 1e3), ("MB", 1e6)) if count / divisor < 999.95),
+        ("GB", 1e9),
+    )
+    return f"{count / divisor:.1f} {unit}"
 
 
 def duration(seconds: float) -> str:
     """Return seconds as `0.4 s`, `2 min 5 s` or `3 h 12 min`."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -46,52 +48,92 @@ def metrics(values: Mapping[str, float]) -> str:
     )
 
 
+def note(event: Note) -> str:
+    """Return a note as text; the word says its level, colour never does alone."""
+    text = f"warning: {event.text}" if event.level == "warning" else event.text
+    return f"{text}\nhint: {event.hint}" if event.hint else text
+
+
+def finished(event: StageFinished, marks: tuple[str, str]) -> str:
+    """Return the line that ends a stage."""
+    outcome = f"  {event.outcome}" if event.outcome else ""
+    return f"{marks[0] if event.ok else marks[1]} {event.stage}{outcome}  {duration(event.seconds)}"
+
+
+def progress(event: Progress) -> str:
+    """Return how far a stage is, and how long it will take."""
+    if not event.done and not event.total:
+        return event.detail
+    amount = size if event.unit == "bytes" else "{:g}".format
+    of = f" of {amount(event.total)}" if event.total else ""
+    unit = "" if event.unit == "bytes" else f" {event.unit}"
+    left = f", {duration(event.eta_s)} left" if event.eta_s is not None else ""
+    detail = f"  {event.detail}" if event.detail else ""
+    return f"{amount(event.done)}{of}{unit}{left}{detail}"
+
+
 def plan(made: Plan) -> list[str]:
-    """Return a plan as lines: what will be had, what it costs, what will be created."""
+    """Return a plan as lines: what will be had, what it costs, what will be done."""
     offer = made.offer
-    lines = ["plan"]
-    if offer is not None:
-        gpu = (
-            f"{offer.gpu_count} x {offer.gpu_name}, {offer.gpu_memory_mib / 1024:.0f} GiB"
-            if offer.gpu_count
-            else "no GPU"
-        )
-        lines.append(
-            f"  machine   {offer.type} ({offer.market}): {gpu}; {offer.vcpus} vCPU, {offer.memory_mib / 1024:.0f} GiB RAM"
-        )
-    image = made.image.name if made.image else "as it is"
-    lines.append(f"  where     {made.region}, image {image}, {made.volume_gb} GB encrypted volume")
     currency = offer.currency if offer else "USD"
+    image = f"image {made.image.name}" if made.image else "the image it has"
     source = f" (price: {offer.price_source})" if offer and offer.price_source else ""
-    lines.append(f"  price     {money(made.price_hour, currency)} an hour with volume and address{source}")
     until = f", until {made.deadline:%Y-%m-%d %H:%M} UTC" if made.deadline else ""
-    lines.append(f"  lease     {made.lease_hours:.1f} h, at most {money(made.lease_cost, currency)}{until}")
-    lines.append("  data      code and dataset go to the machine's own disk, over SSH")
-    lines += [
-        f"  {'create' if n == 0 else '      '}    {action.what} ({action.why})"
-        for n, action in enumerate(made.actions)
+    rows = [("machine", _machine(offer))] if offer else []
+    rows += [
+        ("where", f"{made.region}, {image}, {made.volume_gb} GB encrypted volume"),
+        ("price", f"{money(made.price_hour, currency)} an hour with volume and address{source}"),
+        ("lease", f"{made.lease_hours:.1f} h, at most {money(made.lease_cost, currency)}{until}"),
+        ("data", "code and dataset go to the machine's own disk, over SSH"),
     ]
-    return lines + [f"  note      {note}" for note in made.notes]
+    rows += [("do" if n == 0 else "", f"{one.what}: {one.why}") for n, one in enumerate(made.actions)]
+    rows += [("note", text) for text in made.notes]
+    return ["plan", *(f"  {head:<8}  {text}" for head, text in rows)]
 
 
-def waterfall(shown: Waterfall, *, width: int = 32) -> list[str]:
-    """Return a bar a stage, with a star on those that the end waited for."""
+def _machine(offer: Offer) -> str:
+    memory = f", {offer.gpu_memory_mib / 1024:.0f} GiB" if offer.gpu_memory_mib else ""
+    gpu = f"{offer.gpu_count} x {offer.gpu_name}{memory}" if offer.gpu_count else "no GPU"
+    ram = f"{offer.memory_mib / 1024:.0f} GiB RAM"
+    return f"{offer.type} ({offer.market}): {gpu}; {offer.vcpus} vCPU, {ram}"
+
+
+BAR = 32
+"""Letters of the longest bar."""
+
+
+def waterfall(shown: Waterfall, *, width: int | None = None) -> list[str]:
+    """Return a bar a stage, with a star on those that the end waited for.
+
+    `width` is the terminal's: outcomes are cut there, and bars are shorter where it is narrow.
+    """
     total = shown.total_s or 1.0
-    name_width = max((len(stage.stage) for stage in shown.stages), default=0)
-    lines: list[str] = []
+    names = max(len(name) for name in ("total", *(stage.stage for stage in shown.stages)))
+    bar = BAR if width is None else max(8, min(BAR, width - names - 16))
+    rows: list[str] = []
     for stage in shown.stages:
-        start = round(stage.start / total * width)
-        length = max(1, round(stage.seconds / total * width))
-        bar = (" " * start + "#" * length)[:width].ljust(width)
+        start = min(round(stage.start / total * bar), bar - 1)
+        length = max(1, min(round(stage.seconds / total * bar), bar - start))
         star = "*" if stage.stage in shown.critical else " "
-        failed = "" if stage.ok else "  failed"
-        lines.append(
-            f"{star} {stage.stage.ljust(name_width)}  {bar}  {duration(stage.seconds):>9}  {stage.outcome}{failed}"
-        )
-    return [
-        *lines,
-        f"  {'total'.ljust(name_width)}  {' ' * width}  {duration(shown.total_s):>9}  (* the end waited for it)",
-    ]
+        said = stage.outcome if stage.ok else f"failed  {stage.outcome}"
+        drawn = (" " * start + "#" * length).ljust(bar)
+        rows.append(f"{star} {stage.stage:<{names}}  {drawn}  {duration(stage.seconds):>9}  {said}".rstrip())
+    waited = "  (* the end waited for it)" if shown.critical else ""
+    rows.append(f"  {'total':<{names}}  {' ' * bar}  {duration(shown.total_s):>9}{waited}")
+    return [cut(row, width) for row in rows]
+
+
+def cut(text: str, width: int | None) -> str:
+    """Return a line that fits into `width` letters."""
+    return text if width is None or len(text) <= width else f"{text[: max(1, width - 3)]}..."
+
+
+def receipt(shown: Receipt) -> list[str]:
+    """Return what was spent, and what is left, which should be nothing."""
+    left = len(shown.leftovers)
+    spent = f"{duration(shown.hours * 3600)} of machine time, {money(shown.cost, shown.currency)} at most"
+    lines = [f"{spent}; {left} left in the cloud"]
+    return lines + [f"left        {what}" for what in shown.leftovers]
 
 
 def training(status: TrainingStatus) -> list[str]:
@@ -125,4 +167,5 @@ def _artifact(one: Artifact) -> str:
     epoch = f", epoch {one.epoch}" if one.epoch is not None else ""
     said = f", {metrics(one.metrics)}" if one.metrics else ""
     new = "" if one.fetched else " (was here)"
-    return f"{one.path}  {size(one.size)}, whole{epoch}{said}{new}"
+    whole = "whole" if one.complete else "not proven whole"
+    return f"{one.path}  {size(one.size)}, {whole}{epoch}{said}{new}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from cloudtrain.models.machine import SshTarget
 
@@ -14,7 +15,7 @@ def options(target: SshTarget) -> tuple[str, ...]:
     of these. `BatchMode` forbids every prompt, so nothing can hang on a question.
     """
     settings = [
-        f'UserKnownHostsFile="{target.known_hosts}"',
+        f"UserKnownHostsFile={_quoted(target.known_hosts)}",
         "GlobalKnownHostsFile=/dev/null",
         f"HostKeyAlias={target.alias}",
         "StrictHostKeyChecking=yes",
@@ -28,13 +29,26 @@ def options(target: SshTarget) -> tuple[str, ...]:
         "LogLevel=ERROR",
     ]
     if target.key is not None:
-        settings += ["IdentitiesOnly=yes", f'IdentityFile="{target.key}"', "IdentityAgent=none"]
+        settings += ["IdentitiesOnly=yes", f"IdentityFile={_quoted(target.key)}", "IdentityAgent=none"]
     args = ["-F", "none", "-p", str(target.port)]
     for setting in settings:
         args += ["-o", setting]
-    if target.proxy_jump:
-        args += ["-J", target.proxy_jump]
+    through = jump(target)
+    if through is not None:
+        args += ["-o", f"ProxyCommand={through}"]
     return tuple(args)
+
+
+def jump(target: SshTarget) -> str | None:
+    """Return the command that reaches a machine behind another host, None when it needs none.
+
+    That hop is made by the user's own configuration and known hosts, as they set it up;
+    but a host they do not know yet is refused, and nothing can prompt.
+    """
+    if target.proxy_jump is None:
+        return None
+    strict = "-o StrictHostKeyChecking=yes -o BatchMode=yes -o ConnectTimeout=15"
+    return f"ssh -W '[%h]:%p' {strict} -- {shlex.quote(target.proxy_jump)}"
 
 
 def ssh(target: SshTarget, *command: str, tty: bool = False) -> list[str]:
@@ -51,3 +65,9 @@ def ssh(target: SshTarget, *command: str, tty: bool = False) -> list[str]:
 def rsync_shell(target: SshTarget) -> str:
     """Return the value of rsync's `-e`."""
     return shlex.join(["ssh", *options(target), "-l", target.user])
+
+
+def _quoted(path: Path) -> str:
+    """Quote a path for an option that splits at spaces and expands `%`."""
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{text}"'

@@ -9,14 +9,22 @@ does not count those), which is made again when it is gone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from cloudtrain.errors import AuthenticationFailed, ConnectError, HostKeyMismatch, UsageError
+from cloudtrain.errors import (
+    AuthenticationFailed,
+    CloudtrainError,
+    ConnectError,
+    HostKeyMismatch,
+    UsageError,
+)
 from cloudtrain.events import Note, Reporter
 
 if TYPE_CHECKING:
@@ -59,7 +67,9 @@ class Tunnel:
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
         self._open: set[socket.socket] = set()
-        self.failure: ConnectError | None = None
+        self._acceptor: threading.Thread | None = None
+        self.failure: CloudtrainError | None = None
+        """Why it gave up; None while it works or still tries."""
 
     def __enter__(self) -> Self:
         self.bind()
@@ -74,15 +84,17 @@ class Tunnel:
         return int(self._listener.getsockname()[1]) if self._listener else self._forward.local_port
 
     def bind(self) -> None:
-        """Take the local port. Raises `UsageError` at once when it is busy."""
+        """Take the local port. Raises `UsageError` at once when it cannot be had."""
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("127.0.0.1", self._forward.local_port))
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             listener.close()
+            busy = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            why = "is busy" if busy else f"cannot be taken: {error}"
             raise UsageError(
-                f"port {self._forward.local_port} of this computer is busy",
+                f"port {self._forward.local_port} of this computer {why}",
                 hint="take another with `--port 9000`, or any free one with `--port 0`",
             ) from error
         listener.listen(128)
@@ -95,30 +107,39 @@ class Tunnel:
         if self._listener is None:
             self.bind()
         self._remote = self._connect()
-        self._spawn(self._accept)
+        self._acceptor = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
+        self._acceptor.start()
 
     def serve_until(self, stop: threading.Event) -> None:
-        """Forward until `stop` is set. Raises `ConnectError` when the line stays lost."""
+        """Forward until `stop` is set.
+
+        Raises `HostKeyMismatch` or `AuthenticationFailed` as soon as a new connection meets
+        one, and `ConnectError` when the line stays lost for `AGAIN_S`.
+        """
         while not stop.wait(0.2):
             if self.failure is not None:
                 raise self.failure
 
     def close(self) -> None:
-        """Give the port back, end every connection, join every thread."""
+        """Give the port back, end every connection, join every thread. Twice is fine."""
         self._closed.set()
-        with contextlib.suppress(OSError):
-            if self._listener is not None:
-                self._listener.shutdown(socket.SHUT_RDWR)
-        for sock in list(self._open):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        if self._remote is not None:
-            self._remote.close()
-        for thread in self._threads:
-            thread.join(5)
         if self._listener is not None:
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            if self._acceptor is not None:
+                self._acceptor.join(5)
             self._listener.close()
             self._listener = None
+        if self._remote is not None:
+            self._remote.close()
+        # Reading first, which tells the other side nothing: it must see a reset, not an end.
+        # Writing too only where a thread is stuck in it, since nobody reads.
+        for how in (socket.SHUT_RD, socket.SHUT_RDWR):
+            for sock in self._open.copy():
+                with contextlib.suppress(OSError):
+                    sock.shutdown(how)
+            for thread in self._threads:
+                thread.join(2)
 
     def _spawn(self, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
@@ -126,13 +147,13 @@ class Tunnel:
         self._threads.append(thread)
         thread.start()
 
-    def _accept(self) -> None:
-        listener = self._listener
-        while listener is not None and not self._closed.is_set():
+    def _accept(self, listener: socket.socket) -> None:
+        while not self._closed.is_set():
             try:
                 sock, peer = listener.accept()
             except OSError:
-                return
+                self._closed.wait(0.1)  # out of descriptors, say: some come back
+                continue
             self._open.add(sock)
             self._spawn(self._carry, sock, peer)
 
@@ -147,6 +168,8 @@ class Tunnel:
                 back.start()
                 _copy_out(sock, channel)
                 back.join()
+                if not channel.eof_received:
+                    _make_abrupt(sock)
         finally:
             self._open.discard(sock)
             sock.close()
@@ -157,6 +180,8 @@ class Tunnel:
         """Open a channel, over a new connection if the old one is gone; None when it cannot be."""
         import paramiko
 
+        from cloudtrain.ssh.remote import was_refused
+
         there = (self._forward.remote_host, self._forward.remote_port)
         for _ in range(3):
             remote = self._alive()
@@ -164,9 +189,13 @@ class Tunnel:
                 return None
             try:
                 return remote.transport.open_channel("direct-tcpip", there, peer, timeout=OPEN_S)
-            except paramiko.ChannelException:
-                return None  # the machine is there; nobody listens on that port
-            except (paramiko.SSHException, ConnectError, EOFError, OSError):
+            except (paramiko.SSHException, ConnectError, EOFError, OSError) as error:
+                if (
+                    isinstance(error, paramiko.SSHException)
+                    and was_refused(error)
+                    and self._is_active(remote)
+                ):
+                    return None  # the machine is there; nobody listens on that port
                 remote.close()
         return None
 
@@ -175,12 +204,16 @@ class Tunnel:
         with self._lock:
             if self._remote is not None and self._is_active(self._remote):
                 return self._remote
-            if self.failure is not None:
+            if self.failure is not None or self._closed.is_set():
                 return None
             self._reporter.emit(Note("the tunnel's connection was lost; connecting again", level="warning"))
             self._remote = self._again()
-            if self._remote is not None:
-                self._reporter.emit(Note("the tunnel is back"))
+            if self._remote is None:
+                return None
+            if self._closed.is_set():  # `close` went by while we connected
+                self._remote.close()
+                return None
+            self._reporter.emit(Note("the tunnel is back"))
             return self._remote
 
     def _again(self) -> Remote | None:
@@ -197,7 +230,10 @@ class Tunnel:
                     self.failure = error
                     return None
                 self._closed.wait(pause)
-                pause = min(pause * 1.5, 5.0)
+                pause = min(pause * 1.5, 2.0)
+            except CloudtrainError as error:
+                self.failure = error
+                return None
         return None
 
     @staticmethod
@@ -206,6 +242,12 @@ class Tunnel:
             return remote.transport.is_active()
         except ConnectError:
             return False
+
+
+def _make_abrupt(sock: socket.socket) -> None:
+    """Let closing reset it: an answer that a lost line cut must not look like a whole one."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _copy_out(sock: socket.socket, channel: Any) -> None:  # noqa: ANN401
@@ -222,8 +264,9 @@ def _copy_back(channel: Any, sock: socket.socket) -> None:  # noqa: ANN401
     with contextlib.suppress(OSError, EOFError):
         while data := channel.recv(CHUNK):
             sock.sendall(data)
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_WR)
-    if channel.closed or not channel.get_transport().is_active():
+    if channel.eof_received:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+    if channel.closed:
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RD)

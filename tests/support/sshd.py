@@ -33,6 +33,8 @@ class Sshd:
     path: str = "/usr/local/bin:/usr/bin:/bin"
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    options: str = ""
+    """More lines of sshd_config."""
 
     def __post_init__(self) -> None:
         self.home = self.folder / "home"
@@ -89,6 +91,8 @@ class Sshd:
             "StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
             f"Subsystem sftp internal-sftp\nForceCommand {session}\nPermitRootLogin yes\n"
             "LogLevel VERBOSE\nMaxStartups 50:30:100\n"
+            # Bash under sshd reads the developer's ~/.bashrc at level 1: slow, and not the machine's.
+            f"SetEnv SHLVL=1\n{self.options}"
         )
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
@@ -114,6 +118,7 @@ class Sshd:
     def stop(self) -> None:
         """End the server, every connection, and everything started through it."""
         if self.process is not None:
+            self.drop_connections()
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
@@ -129,7 +134,11 @@ class Sshd:
 
     def drop_connections(self) -> None:
         """Cut every open connection, as a dying line would; new ones are welcome."""
+        for child in self.connections():
+            os.kill(child, signal.SIGKILL)
+
+    def connections(self) -> list[int]:
+        """Return the processes that serve a connection now, one each."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        for child in children.split():
-            os.kill(int(child), signal.SIGKILL)
+        return [int(child) for child in children.split()]

@@ -33,7 +33,7 @@ def way(tmp_path: Path, shared: Path) -> Generator[Road]:
 
 def run_folder(way: Road) -> Path:
     """The folder of the project's open run."""
-    runs = [RunFolder(path) for path in (way.home / "data" / "runs").iterdir()]
+    runs = [RunFolder(path.parent) for path in (way.home / "data" / "runs").glob("*/run.json")]
     mine = [run for run in runs if run.record().ended is None and run.record().project == str(way.project)]
     return mine[0].path
 
@@ -189,3 +189,38 @@ def test_a_killed_terminal_loses_nothing(way: Road) -> None:
     way.call("exec", "--", "touch", "cloudtrain/" + run_folder(way).name + "/project/go")
     way.call("run", "-y")
     assert way.left() == []
+
+
+def test_watch_fetches_until_the_end_and_to_copies_the_checkpoints(way: Road, tmp_path: Path) -> None:
+    (way.project / "wait").touch()
+    way.call("up", "-y")
+    watching = way.start("fetch-weights", "--watch", "--to", str(tmp_path / "mine"), "--json")
+    home_of = run_folder(way) / "artifacts" / "001"
+    until(lambda: any(home_of.rglob("last.pt")), timeout=60)
+    way.call("exec", "--", "touch", f"cloudtrain/{run_folder(way).name}/project/go")
+    out, _ = watching.communicate(timeout=60)
+    kinds = {artifact["kind"] for artifact in json.loads(out)["result"]["artifacts"]}
+    assert {"best", "last"} <= kinds
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"best.pt", "last.pt"}
+    way.call("down")
+
+
+def test_every_verb_speaks_json_one_object_on_stdout_and_lines_on_stderr(way: Road) -> None:
+    verbs = (
+        ["up", "-y"],
+        ["status"],
+        ["train", "--replace"],
+        ["train", "--stop"],
+        ["exec", "true"],
+        ["fetch-weights"],
+        ["audit"],
+        ["sandbox", "status"],
+        ["down"],
+        ["status"],
+    )
+    (way.project / "wait").touch()
+    for verb in verbs:
+        done = way.call(*verb, "--json")
+        assert json.loads(done.stdout)["ok"] is True, verb
+        for line in done.stderr.splitlines():
+            assert "event" in json.loads(line), verb
