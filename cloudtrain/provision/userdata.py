@@ -10,14 +10,13 @@ from __future__ import annotations
 from datetime import datetime
 
 from cloudtrain.errors import UsageError
-from cloudtrain.models.config import Lease
 from cloudtrain.render import render
 from cloudtrain.ssh.keys import KeyPair
 
 LIMIT = 16 * 1024
 
 
-def user_data(*, host_key: KeyPair, user_public: str, deadline: datetime | None, lease: Lease) -> str:
+def user_data(*, host_key: KeyPair, user_public: str, deadline: datetime | None) -> str:
     """Return a cloud-config. Raises `UsageError` should it ever outgrow EC2's limit."""
     text = render(
         "user-data.yaml.j2",
@@ -25,7 +24,6 @@ def user_data(*, host_key: KeyPair, user_public: str, deadline: datetime | None,
         host_public=host_key.public,
         user_public=user_public,
         deadline_epoch=int(deadline.timestamp()) if deadline else 0,
-        after_power_off=lease.after_training,
     )
     if len(text.encode()) > LIMIT:
         raise UsageError(f"the user data has {len(text.encode())} bytes, EC2 allows {LIMIT}")

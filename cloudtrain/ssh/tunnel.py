@@ -174,7 +174,8 @@ class Tunnel:
             self._open.discard(sock)
             sock.close()
             if channel is not None:
-                channel.close()
+                with contextlib.suppress(OSError, EOFError):
+                    channel.close()  # on a line that broke it tries to say goodbye
 
     def _channel(self, peer: tuple[str, int]) -> Any:  # noqa: ANN401 - a paramiko channel
         """Open a channel, over a new connection if the old one is gone; None when it cannot be."""

@@ -15,7 +15,9 @@ def check_project(config: Config, base: Path) -> DatasetSource | None:
     Raises `UsageError` or `ConfigError` with the next thing to do.
     """
     if config.runtime == "docker":
-        raise UsageError("`runtime: docker` is not built yet", hint="use `runtime: host`, which is the default")
+        raise UsageError(
+            "`runtime: docker` is not built yet", hint="use `runtime: host`, which is the default"
+        )
     root = base / config.project.path
     if config.project.git is None:
         if not root.is_dir():

@@ -6,15 +6,18 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cloudtrain.errors import UsageError
 from cloudtrain.events import Note, Reporter, Timeline
 from cloudtrain.journal.folder import RunFolder, open_runs
-from cloudtrain.models.config import Config
-from cloudtrain.models.plan import Plan
 from cloudtrain.models.run import Layout
-from cloudtrain.providers.base import Provider
-from cloudtrain.ssh.remote import Remote, connect
+
+if TYPE_CHECKING:  # `status` without a run answers from disk, and pays for none of these
+    from cloudtrain.models.config import Config
+    from cloudtrain.models.plan import Plan
+    from cloudtrain.providers.base import Provider
+    from cloudtrain.ssh.remote import Remote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,8 @@ def require_run(base: Path, name: str | None) -> RunFolder:
 
 def connect_run(folder: RunFolder) -> Remote:
     """Connect to a run's machine at its last known address, verified."""
+    from cloudtrain.ssh.remote import connect
+
     return connect(folder.target())
 
 

@@ -129,6 +129,7 @@ def _measure(scratch: Path, weights: Path, data_yaml: Path, picture: Path | None
     _place_font(scratch / "Ultralytics")
     environment = {
         **os.environ,
+        "TMPDIR": str(scratch),  # torch leaves a folder of its own in it
         "YOLO_CONFIG_DIR": str(scratch),
         "YOLO_OFFLINE": "1",
         "YOLO_AUTOINSTALL": "false",

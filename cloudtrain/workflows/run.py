@@ -82,26 +82,40 @@ def _follow(
 ) -> TrainingStatus:
     layout = layout_on(remote, folder)
     shown: tuple[int | None, str] = (None, "")
+    pace = Pace()
     while True:
         status = training.status(remote, layout, context.config)
         if status is None:
             raise ConnectError("the machine has no session", hint="`cloudtrain train` starts one")
+        eta = pace.left(status, time.time())
         if (status.epoch, status.last_line) != shown:
             shown = (status.epoch, status.last_line)
-            context.reporter.emit(_progress(status))
+            context.reporter.emit(_progress(status, eta))
         if status.session.state != "running":
             return status
         sleep(LOOK_S)
 
 
-def _progress(status: TrainingStatus) -> Progress:
+@dataclass(slots=True)
+class Pace:
+    """How fast epochs pass, judged at the moment one ends, so that the estimate only falls in between."""
+
+    epoch: int = 0
+    at: float = 0.0
+
+    def left(self, status: TrainingStatus, now: float) -> float | None:
+        """Return the seconds until the last epoch ends; None while nobody can know. `now` is a Unix time."""
+        if not status.epoch or not status.epochs or status.session.started is None:
+            return None
+        if status.epoch != self.epoch:
+            self.epoch, self.at = status.epoch, now
+        each = (self.at - status.session.started.timestamp()) / status.epoch
+        return max(0.0, each * (status.epochs - status.epoch) - (now - self.at))
+
+
+def _progress(status: TrainingStatus, eta: float | None) -> Progress:
     done, total = float(status.epoch or 0), float(status.epochs or 0)
-    detail = ", ".join(f"{short(name)} {value:.3f}" for name, value in list(headline(status.metrics).items()))
-    eta = None
-    session = status.session
-    if done and total and session.started is not None:
-        spent = time.time() - session.started.timestamp()
-        eta = spent / done * (total - done)
+    detail = ", ".join(f"{short(name)} {value:.3f}" for name, value in headline(status.metrics).items())
     return Progress("train", done, total, "epochs", eta_s=eta, detail=detail or status.last_line[-60:])
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from cloudtrain.errors import CloudError, GoneError, UsageError
 from cloudtrain.journal.folder import RunFolder, create
-from cloudtrain.models.config import Config, Instance, Lease
+from cloudtrain.models.config import Config, Instance
 from cloudtrain.models.machine import SshTarget
 from cloudtrain.models.plan import LaunchSpec
 from cloudtrain.models.tags import run_tags
@@ -62,10 +62,7 @@ def prepare(provider: AwsProvider, folder: RunFolder) -> LaunchSpec:
         image=survey.image,
         volume_gb=28,
         user_data=user_data(
-            host_key=host,
-            user_public=user.public,
-            deadline=datetime.now(UTC) + timedelta(hours=1),
-            lease=Lease(),
+            host_key=host, user_public=user.public, deadline=datetime.now(UTC) + timedelta(hours=1)
         ),
         key_name=access.key_name,
         security_group=access.security_group,
@@ -193,6 +190,6 @@ def test_a_machine_that_never_was_is_not_waited_for_for_ever(provider: AwsProvid
 
 def test_user_data_is_far_below_the_limit(folder: RunFolder) -> None:
     user, host = ensure_keys(folder)
-    text = user_data(host_key=host, user_public=user.public, deadline=datetime.now(UTC), lease=Lease())
+    text = user_data(host_key=host, user_public=user.public, deadline=datetime.now(UTC))
     assert len(text.encode()) < LIMIT / 4
     assert text.startswith("#cloud-config\n")

@@ -117,7 +117,7 @@ def test_half_a_script_does_nothing(sshd: Sshd, remote: Remote) -> None:
 def test_one_handshake_and_at_most_eight_channels(sshd: Sshd, remote: Remote) -> None:
     count = "mkdir -p at; touch at/%d; ls at | wc -l; sleep 0.1; rm at/%d"
     with ThreadPoolExecutor(16) as pool:
-        at_once = list(pool.map(lambda n: int(remote.run(count % (n, n)).stdout), range(32)))
+        at_once = [int(said.stdout) for said in pool.map(remote.run, [count % (n, n) for n in range(32)])]
     assert 1 < max(at_once) <= CHANNELS
     assert sshd.handshakes() == 1
 
@@ -126,7 +126,7 @@ def test_a_server_that_allows_fewer_channels(tmp_path: Path) -> None:
     server = Sshd(tmp_path / "narrow", options="MaxSessions 4\n").start()
     try:
         with connect(server.target) as remote, ThreadPoolExecutor(16) as pool:
-            answers = list(pool.map(lambda n: remote.run(f"echo {n}").stdout, range(32)))
+            answers = [said.stdout for said in pool.map(remote.run, [f"echo {n}" for n in range(32)])]
         assert answers == [f"{n}\n" for n in range(32)]
     finally:
         server.stop()
@@ -156,9 +156,12 @@ def test_a_line_cut_while_sending(sshd: Sshd, remote: Remote) -> None:
 def test_a_cut_line_wakes_every_thread(sshd: Sshd, remote: Remote) -> None:
     running = threading.Barrier(CHANNELS + 1)
 
+    def begun(_: str) -> None:
+        running.wait(SOON)
+
     def wait(_: int) -> str:
         try:
-            remote.run("echo x; exec sleep 100", timeout=None, on_line=lambda _: running.wait(SOON) and None)
+            remote.run("echo x; exec sleep 100", timeout=None, on_line=begun)
         except ConnectError:
             return "lost"
         return "ended"

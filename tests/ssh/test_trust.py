@@ -15,7 +15,8 @@ from cloudtrain.ssh.remote import connect
 from tests.support.road import until
 from tests.support.sshd import Sshd
 
-ECDSA = "ecdsa-sha2-nistp256 " + (
+ECDSA = (
+    "ecdsa-sha2-nistp256 "
     "AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEmKSENjQEezOmxkZMy7opKgwFB9nkt5YRrYMjNuG5N87uRg"
     "g6CLrbo5wAdT/y6v0mKV0U2w0WZ2YB/++Tpockg="
 )

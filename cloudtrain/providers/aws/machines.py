@@ -137,8 +137,11 @@ def terminate(
 ) -> None:
     """Terminate each machine by a call of its own and wait until all are gone.
 
-    By a call of its own, because one bad id fails a whole call.
+    By a call of its own, because one bad id fails a whole call. A persistent spot
+    request is cancelled first: terminated with its request open, a machine is
+    replaced by AWS with a new one.
     """
+    _cancel_requests_of(clients, machine_ids)
     for machine_id in machine_ids:
         try:
             clients.ec2.terminate_instances(InstanceIds=[machine_id])
@@ -165,6 +168,19 @@ def cancel_requests(clients: Clients, run: RunRef) -> None:
         ids = [name.split()[-1] for name in _open_requests(clients, tags.mine(run))]
         if ids:
             clients.ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=ids)
+
+
+def _cancel_requests_of(clients: Clients, machine_ids: tuple[str, ...]) -> None:
+    """Cancel the spot requests behind some machines; ids that are not known any more are skipped."""
+    filters: Any = [{"Name": "instance-id", "Values": list(machine_ids)}]
+    with translating("looking for spot requests"):
+        rows = clients.ec2.describe_instances(Filters=filters)["Reservations"]
+        items = [item for row in rows for item in row.get("Instances", [])]
+        requests = [
+            str(item.get("SpotInstanceRequestId")) for item in items if item.get("SpotInstanceRequestId")
+        ]
+        if requests:
+            clients.ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=requests)
 
 
 def _open_requests(clients: Clients, filters: Any) -> tuple[str, ...]:  # noqa: ANN401

@@ -1,0 +1,179 @@
+"""Opening a connection to a machine whose key is pinned, and to no other.
+
+Fabric's own way trusts whoever answers, and paramiko's list of known hosts holds one
+key a type. Here the pinned keys decide, before any authentication; no configuration
+of the user's is read, for a `Host *` block in it could weaken this.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from cloudtrain.errors import AuthenticationFailed, ConnectError, HostKeyMismatch, UsageError
+from cloudtrain.models.machine import SshTarget
+from cloudtrain.ssh import openssh
+from cloudtrain.ssh.keys import fingerprint, pinned
+
+if TYPE_CHECKING:
+    import fabric
+    import paramiko
+
+_UNHEARD = logging.NullHandler()
+_SILENCE_MS = 60_000
+"""How long sent bytes may stay unanswered by the machine's kernel before the line counts as cut."""
+
+
+def open_verified(target: SshTarget, *, reach_s: float, answer_s: float) -> fabric.Connection:
+    """Connect once: `reach_s` seconds for TCP, `answer_s` for the machine's first words.
+
+    Raises `HostKeyMismatch` before any authentication, `AuthenticationFailed`,
+    `UsageError` for a key file that cannot be used, `ConnectError` for the rest.
+    """
+    connection: Any = _verified_connection(target, answer_s)
+    if connection.gateway is None:
+        connection.connect_kwargs["sock"] = _reach(target, reach_s)
+    _open(connection, target)
+    connection.transport.set_keepalive(15)
+    return connection
+
+
+def _reach(target: SshTarget, timeout: float) -> socket.socket:
+    """Open the TCP connection ourselves: its options count from the first byte.
+
+    With Nagle's algorithm on, the handshake alone waits twice for a delayed answer.
+    """
+    try:
+        sock = socket.create_connection((target.address, target.port), timeout)
+    except OSError as error:
+        raise ConnectError(f"{target.address}:{target.port} does not answer: {error}") from error
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; paramiko itself never misses an answer
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE_MS)
+    return sock
+
+
+def _verified_connection(target: SshTarget, timeout: float) -> fabric.Connection:
+    import fabric
+
+    # What paramiko logs we raise; without a handler Python would print it as well.
+    logging.getLogger("paramiko").addHandler(_UNHEARD)
+
+    keys = pinned(target.known_hosts, target.alias)
+    if not keys:
+        raise HostKeyMismatch(
+            f"no host key is pinned for `{target.alias}`: nothing was sent to {target.address}",
+            hint="use the computer that started this run, or end it with `cloudtrain down`",
+        )
+    # Without a key of our own it is the user's machine, reached as `ssh` would reach it.
+    kwargs: dict[str, Any] = {"allow_agent": target.key is None, "look_for_keys": target.key is None}
+    if target.key is not None:
+        kwargs["pkey"] = _private_key(target.key)
+    kwargs |= {"timeout": timeout, "banner_timeout": timeout, "auth_timeout": 30}
+    connection = fabric.Connection(
+        target.address,
+        user=target.user,
+        port=target.port,
+        connect_kwargs={**kwargs, "transport_factory": _transport_for(keys)},
+        config=fabric.Config(lazy=True, overrides={"load_ssh_configs": False}),
+        gateway=openssh.jump(target),
+    )
+    client: Any = connection.client
+    client.get_host_keys().clear()
+    client.set_missing_host_key_policy(_OnlyPinned(target, keys))
+    return connection
+
+
+class _OnlyPinned:
+    """Refuses every host key but the pinned ones, before authentication.
+
+    paramiko's own list holds one key a type, which would lose one of two while a
+    machine changes its key; so its list stays empty, and everything is asked here.
+    """
+
+    def __init__(self, target: SshTarget, keys: tuple[str, ...]) -> None:
+        self._target = target
+        self._keys = keys
+
+    def missing_host_key(self, _client: object, _hostname: str, key: paramiko.PKey) -> None:
+        """Return for a pinned key; raise `HostKeyMismatch` for any other."""
+        line = f"{key.get_name()} {key.get_base64()}"
+        if line not in self._keys:
+            raise HostKeyMismatch(
+                f"{self._target.address} answered with another host key than the pinned one: "
+                f"{fingerprint(line)}; nothing was sent to it",
+                hint="somebody may be in between; if you replaced the machine yourself, `cloudtrain down` and `up`",
+            )
+
+
+def _transport_for(keys: tuple[str, ...]) -> Callable[..., paramiko.Transport]:
+    """Return a maker of transports that ask for the pinned kinds of key first."""
+
+    def make(sock: socket.socket, **kwargs: Any) -> paramiko.Transport:  # noqa: ANN401
+        import paramiko
+
+        transport = paramiko.Transport(sock, **kwargs)
+        options: Any = transport.get_security_options()
+        # `rsa-sha2-512` signs with the key that known_hosts calls `ssh-rsa`.
+        kinds = {"rsa-sha2-512" if line.startswith("ssh-rsa ") else line.split()[0] for line in keys}
+        options.key_types = sorted(options.key_types, key=lambda kind: kind not in kinds)
+        return transport
+
+    return make
+
+
+def _private_key(path: Path) -> paramiko.PKey:
+    import struct
+
+    import paramiko
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        shared = path.stat().st_mode & 0o077
+    except OSError as error:
+        raise UsageError(
+            f"the private key `{path}` is missing", hint="`cloudtrain audit` finds what it opened"
+        ) from error
+    if shared:
+        raise UsageError(f"the private key `{path}` is readable by others", hint=f"run `chmod 600 {path}`")
+    try:
+        return paramiko.PKey.from_path(path)
+    except (paramiko.PasswordRequiredException, TypeError) as error:  # cryptography says it by TypeError
+        raise UsageError(
+            f"the private key `{path}` has a passphrase",
+            hint="name a key without one; or none, and let `ssh-agent` hold it",
+        ) from error
+    except (
+        paramiko.SSHException, UnsupportedAlgorithm, ValueError, LookupError, OSError, struct.error,
+    ) as error:  # fmt: skip
+        raise UsageError(
+            f"`{path}` is not a private key that can be read: {error}", hint=f"see `ssh-keygen -lf {path}`"
+        ) from error
+
+
+def _open(connection: fabric.Connection, target: SshTarget) -> None:
+    import paramiko
+
+    try:
+        connection.open()
+    except BaseException as error:
+        # Fabric takes what it never finished opening for closed.
+        cast("paramiko.SSHClient", connection.client).close()
+        if isinstance(error, paramiko.AuthenticationException) and not _line_lost(error):
+            raise AuthenticationFailed(
+                f"{target.user}@{target.address} refused our key",
+                hint="nothing is tried again: check the user name and the key",
+            ) from error
+        if isinstance(error, (paramiko.SSHException, OSError, EOFError)):
+            raise ConnectError(
+                f"{target.address}:{target.port} does not answer SSH: {error or 'it hung up'}"
+            ) from error
+        raise
+
+
+def _line_lost(error: Exception) -> bool:
+    """Whether nobody refused anything: paramiko says so only in words."""
+    return "transport shut down" in str(error) or "timeout" in str(error)
