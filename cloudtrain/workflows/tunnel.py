@@ -61,8 +61,10 @@ def tunnel(
         for bound, service, (name, remote_port) in zip(tunnels, services, wanted, strict=True):
             bound.serve(service.port if service else remote_port)
             opened(_opened(name, bound.local_port, service, remote_port))
-        while tunnels and not stop.is_set():
-            tunnels[0].serve_until(stop)
+        while not stop.wait(0.2):
+            for bound in tunnels:
+                if bound.failure is not None:
+                    raise bound.failure
     finally:
         for bound in tunnels:
             bound.close()

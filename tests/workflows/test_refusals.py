@@ -212,6 +212,6 @@ def test_a_bad_key_file_and_a_busy_port_touch_no_machine(way: Road) -> None:
     folder.key.chmod(0o600)
     good = folder.key.read_text()
     folder.key.write_text("garbage")
-    assert "cannot be read" in way.call("logs", code=2).stderr
+    assert "not a private key" in way.call("logs", code=2).stderr
     folder.key.write_text(good)
     way.call("down", "--stop-training", "--discard")
