@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,7 +136,8 @@ class Sshd:
     def drop_connections(self) -> None:
         """Cut every open connection, as a dying line would; new ones are welcome."""
         for child in self.connections():
-            os.kill(child, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended by itself meanwhile
+                os.kill(child, signal.SIGKILL)
 
     def connections(self) -> list[int]:
         """Return the processes that serve a connection now, one each."""

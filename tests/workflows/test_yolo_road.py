@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.road import Road, home
+from tests.support.road import Road, home, until
 
 pytestmark = [pytest.mark.road, pytest.mark.timeout(900)]
 
@@ -50,6 +50,13 @@ def way(tmp_path: Path) -> Generator[Road]:
     shutil.rmtree(tmp_path / "home", ignore_errors=True)  # 6 GB
 
 
+def curves(address: str) -> dict[str, dict[str, object]]:
+    """The curves that TensorBoard shows, by run."""
+    with urllib.request.urlopen(f"{address}/data/plugin/scalars/tags", timeout=30) as answer:
+        found: dict[str, dict[str, object]] = json.load(answer)
+    return found
+
+
 def test_a_real_training_comes_home_whole(way: Road) -> None:
     way.call("up", "-y", timeout=600)
     tunnel = way.start("tunnel", "tensorboard", "--port", "0", "--no-browser", "--json")
@@ -57,8 +64,9 @@ def test_a_real_training_comes_home_whole(way: Road) -> None:
         assert tunnel.stdout is not None
         address = json.loads(tunnel.stdout.readline())["result"]["url"]
         way.call("logs", "-f", timeout=300)
-        with urllib.request.urlopen(f"{address}/data/plugin/scalars/tags", timeout=30) as answer:
-            assert "metrics/mAP50(B)" in json.load(answer)["001"]
+        until(
+            lambda: "metrics/mAP50(B)" in curves(address).get("001", {}), timeout=60
+        )  # it reads now and then
     finally:
         tunnel.send_signal(signal.SIGINT)
         tunnel.communicate(timeout=30)
