@@ -186,20 +186,34 @@ def runs_dir() -> Path:
 
 
 def create(*, name: str, owner: str, provider: str, region: str, project: Path) -> RunFolder:
-    """Make the folder of a new run with a random id, durably."""
-    run = RunRef(name, secrets.token_hex(4), owner)
-    folder = RunFolder(runs_dir() / run.slug)
-    folder.path.mkdir(parents=True, mode=0o700)
-    record = RunRecord(
-        name=name,
-        id=run.id,
-        owner=owner,
-        provider=provider,
-        region=region,
-        project=str(project),
-        created=datetime.now(UTC).isoformat(),
-    )
-    write_durably(folder.path / "run.json", json.dumps(asdict(record), indent=1).encode())
+    """Make the folder of a new run with a random id, durably.
+
+    Raises `RefusedError` when another command has begun one for `project` meanwhile:
+    two at a time would rent two machines for one training.
+    """
+    from filelock import FileLock
+
+    runs_dir().mkdir(parents=True, exist_ok=True, mode=0o700)
+    with FileLock(runs_dir() / ".create.lock", timeout=30):
+        other = open_runs(project=project)
+        if other:
+            raise RefusedError(
+                f"another command has just begun run `{other[0].path.name}` for this folder",
+                hint="wait for it, then run this again: it joins that run",
+            )
+        run = RunRef(name, secrets.token_hex(4), owner)
+        folder = RunFolder(runs_dir() / run.slug)
+        folder.path.mkdir(mode=0o700)
+        record = RunRecord(
+            name=name,
+            id=run.id,
+            owner=owner,
+            provider=provider,
+            region=region,
+            project=str(project),
+            created=datetime.now(UTC).isoformat(),
+        )
+        write_durably(folder.path / "run.json", json.dumps(asdict(record), indent=1).encode())
     return folder
 
 

@@ -106,3 +106,12 @@ def unended_machines(rows: tuple[Row, ...]) -> tuple[str, ...]:
         if row["event"] == "terminated":
             ended.update(str(name) for name in cast("list[object]", row.get("machines", [])))
     return tuple(name for name in launched_machines(rows) if name not in ended)
+
+
+def last_session(rows: tuple[Row, ...]) -> int:
+    """Return the highest session number ever started in a run, 0 for none.
+
+    Numbers are never used twice in a run, whatever became of its machine: what came
+    home from one session must never be taken for, or replaced by, another's.
+    """
+    return max((int(str(row["number"])) for row in rows if row["event"] == "session"), default=0)

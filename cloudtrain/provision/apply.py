@@ -16,7 +16,7 @@ from datetime import datetime
 from cloudtrain.errors import CapacityError, CloudError, CloudtrainError, GoneError, LostAnswerError
 from cloudtrain.events import Timeline
 from cloudtrain.journal.folder import RunFolder, write_durably
-from cloudtrain.journal.log import Attempt, open_attempt
+from cloudtrain.journal.log import Attempt, open_attempt, unended_machines
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Machine, SshTarget
 from cloudtrain.models.plan import LaunchSpec, Observation, Offer, Plan, Survey
@@ -58,9 +58,13 @@ def apply_up(plan: Plan, applying: Applying, observed: Observation) -> Machine:
 def _change(plan: Plan, applying: Applying, observed: Observation) -> str:
     folder = applying.folder
     starts = [action.resource for action in plan.actions if action.kind == "start"]
+    planned_for = {machine.id for machine in observed.machines}
     if plan.empty:
         return next(m.id for m in reversed(observed.machines) if m.state in ("running", "pending"))
     with folder.changing():
+        since = [name for name in unended_machines(folder.journal.rows()) if name not in planned_for]
+        if since:  # another command launched it between our plan and our lock
+            return since[-1]
         if starts:
             folder.journal.append("start", machine=starts[0])
             applying.provider.start(starts[0])

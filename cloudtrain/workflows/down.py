@@ -9,6 +9,7 @@ from cloudtrain import training
 from cloudtrain.errors import CloudtrainError, RefusedError
 from cloudtrain.events import Note, Reporter, Timeline
 from cloudtrain.journal.folder import RunFolder
+from cloudtrain.journal.log import launched_machines
 from cloudtrain.models.config import Config
 from cloudtrain.models.plan import Observation, Receipt
 from cloudtrain.models.training import Artifact
@@ -75,8 +76,7 @@ def _bring_home(
 ) -> tuple[Artifact, ...]:
     alive = [machine for machine in observed.machines if machine.alive]
     if not alive or folder.record().address is None:
-        if alive:
-            reporter.emit(Note("the machine was never reached: it has no checkpoint to bring home"))
+        reporter.emit(_why_nothing(folder, alive=bool(alive)))
         return ()
     if ending.discard and ending.stop_training:
         return ()
@@ -100,6 +100,15 @@ def _bring_home(
         ) from error
     with remote:
         return _fetch_and_prove(remote, folder, config, reporter, timeline, ending)
+
+
+def _why_nothing(folder: RunFolder, *, alive: bool) -> Note:
+    """Say why nothing can be brought home; silence would look like success."""
+    if alive or not launched_machines(folder.journal.rows()):
+        return Note("no machine of this run was ever reached: there is no checkpoint to bring home")
+    return Note(
+        f"the machine is gone already; what came home before is in `{folder.artifacts}`", level="warning"
+    )
 
 
 def _fetch_and_prove(

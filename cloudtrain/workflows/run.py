@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloudtrain import training
-from cloudtrain.errors import ConnectError
+from cloudtrain.errors import ConnectError, GoneError
 from cloudtrain.events import Note, Output, Progress
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.training import Artifact, TrainingStatus
-from cloudtrain.ssh.remote import Remote, connect
-from cloudtrain.workflows.context import Context, layout_on, require_run, telling_what_runs
+from cloudtrain.ssh.remote import Remote
+from cloudtrain.workflows.context import Context, connect_run, layout_on, require_run, telling_what_runs
 from cloudtrain.workflows.down import Down, Ending, down
 from cloudtrain.workflows.fetch import fetch_over
 from cloudtrain.workflows.up import up
@@ -40,7 +40,7 @@ def run(context: Context, *, keep_on_failure: bool, sleep: Callable[[float], Non
     with telling_what_runs(folder, context.reporter):
         status = wait(context, folder, sleep=sleep)
         code = _exit_code(status)
-        with connect(folder.target()) as remote:
+        with connect_run(folder) as remote:
             if code != 0:
                 _show_tail(context, remote, status)
             fetched = fetch_over(remote, folder, context.config, context.timeline)
@@ -62,8 +62,9 @@ def wait(context: Context, folder: RunFolder, *, sleep: Callable[[float], None])
     lost_since: float | None = None
     with context.timeline.stage("train") as stage:
         while True:
+            _check_open(folder)
             try:
-                with connect(folder.target()) as remote:
+                with connect_run(folder) as remote:
                     lost_since = None
                     status = _follow(context, remote, folder, sleep)
                     stage.outcome = _said(status)
@@ -71,10 +72,21 @@ def wait(context: Context, folder: RunFolder, *, sleep: Callable[[float], None])
             except ConnectError as error:
                 now = time.monotonic()
                 lost_since = now if lost_since is None else lost_since
-                if now - lost_since > PATIENCE_S or folder.record().ended:
+                _check_open(folder)
+                if now - lost_since > PATIENCE_S:
                     raise
                 context.reporter.emit(Note(f"{error.message}; trying again", level="warning"))
                 sleep(5.0)
+
+
+def _check_open(folder: RunFolder) -> None:
+    """Raise `GoneError` when another command ended the run: there is nothing to wait for."""
+    record = folder.record()
+    if record.ended or record.machine is None:
+        raise GoneError(
+            f"run `{folder.path.name}` was ended by another command",
+            hint=f"what came home is in `{folder.artifacts}`",
+        )
 
 
 def _follow(

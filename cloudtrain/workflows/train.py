@@ -9,6 +9,7 @@ from cloudtrain.config import dump
 from cloudtrain.errors import RefusedError, UsageError
 from cloudtrain.events import Waterfall
 from cloudtrain.journal.folder import RunFolder
+from cloudtrain.journal.log import last_session
 from cloudtrain.models.training import PushReport, Session
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.workflows.checks import check_project
@@ -55,7 +56,8 @@ def train(context: Context, *, replace: bool, weights: str | None) -> Trained:
             with context.timeline.stage("stop training", f"session {session.number:03d}"):
                 training.stop(remote, layout, session)
         folder.save_config(dump(context.config))
-        number = max((session.number for session in before), default=0) + 1
+        newest = max((session.number for session in before), default=0)
+        number = max(newest, last_session(folder.journal.rows())) + 1
         session = start_session(context, remote, folder, settled, number=number, model=model)
     return Trained(folder.path.name, session, settled.pushes, context.timeline.waterfall())
 

@@ -10,6 +10,7 @@ from cloudtrain.config import dump, from_dict
 from cloudtrain.errors import UsageError
 from cloudtrain.events import Note, Waterfall
 from cloudtrain.journal.folder import RunFolder, create
+from cloudtrain.journal.log import last_session
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Observation, Plan, Survey
 from cloudtrain.models.tags import run_tags
@@ -120,7 +121,9 @@ def _train_once(
     else:
         folder.save_config(dump(context.config))
         settled = settle(context, remote, folder, source)
-        session = start_session(context, remote, folder, settled, number=1)
+        session = start_session(
+            context, remote, folder, settled, number=last_session(folder.journal.rows()) + 1
+        )
         differs = ()
     return Up(
         run=folder.path.name,

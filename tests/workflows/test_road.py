@@ -224,3 +224,46 @@ def test_every_verb_speaks_json_one_object_on_stdout_and_lines_on_stderr(way: Ro
         assert json.loads(done.stdout)["ok"] is True, verb
         for line in done.stderr.splitlines():
             assert "event" in json.loads(line), verb
+
+
+def test_two_ups_at_once_rent_one_machine(way: Road) -> None:
+    first, second = way.start("up", "-y"), way.start("up", "-y")
+    ends = [process.communicate(timeout=120) for process in (first, second)]
+    codes = sorted((first.returncode, second.returncode))
+    assert codes in ([0, 0], [0, 7]), ends
+    assert len(way.alive()) == 1
+    way.call("up", "-y")
+    assert len(way.alive()) == 1
+    way.call("down", "--stop-training")
+    assert way.left() == []
+
+
+def test_down_elsewhere_ends_a_waiting_run_with_the_truth(way: Road) -> None:
+    (way.project / "wait").touch()
+    waiting = way.start("run", "-y")
+    until(lambda: "first line" in way.call("logs", code=None).stdout, timeout=60)
+    way.call("down", "--stop-training")
+    _, said = waiting.communicate(timeout=60)
+    assert waiting.returncode in (1, 3, 143), said
+    assert "Traceback" not in said
+    assert way.left() == []
+
+
+def test_a_machine_that_went_by_itself_is_replaced_and_nothing_at_home_overwritten(way: Road) -> None:
+    way.call("up", "-y")
+    wait_for_end(way)
+    way.call("fetch-weights")
+    best = run_folder(way) / "artifacts" / "001" / "outputs" / "out" / "best.pt"
+    before = best.read_bytes()
+    provider = way.running.provider()
+    provider.terminate((way.alive()[0],), 60)
+    assert "not reached" in way.call("status").stdout
+    assert way.call("logs", code=4).stderr.count("error:") == 1
+    way.call("up", "-y")
+    assert len(way.alive()) == 1
+    assert way.json("status")["result"]["training"]["session"]["number"] == 2
+    assert best.read_bytes() == before
+    wait_for_end(way)
+    provider.terminate((way.alive()[0],), 60)
+    assert "gone already" in way.call("down").stderr
+    assert way.left() == []
