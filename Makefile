@@ -25,7 +25,7 @@ ifneq ($(shell id -u),0)
 export UV_CACHE_DIR ?= $(DATA)/sandbox/home/.cache/uv
 endif
 
-.PHONY: help setup setup-train system demo data test lint format bench docs clean
+.PHONY: help setup setup-train system demo data test crash-sweep lint format bench docs clean
 
 help: ## Show this.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,9 @@ demo: system .venv/.setup-train $(DIGITS)/data/data.yaml ## Run the main job in 
 
 test: system .venv/.setup ## Run the tests.
 	@$(BIN)/python -m pytest $(ARGS)
+
+crash-sweep: system .venv/.setup ## Kill up and down before and after every call to the cloud.
+	@CRASH_SWEEP=1 $(BIN)/python -m pytest -s tests/workflows/test_crash.py
 
 lint: system .venv/.setup ## ruff, pyright, import-linter, and shellcheck of every script as it is sent.
 	@$(BIN)/ruff check

@@ -22,6 +22,7 @@ from cloudtrain.errors import CloudtrainError
 from cloudtrain.sandbox import services
 from cloudtrain.sandbox.ec2 import Ec2
 from cloudtrain.sandbox.emulator import Emulator
+from cloudtrain.sandbox.faults import Faults
 from cloudtrain.sandbox.fleet import Fleet
 from cloudtrain.sandbox.guard import Guard
 from cloudtrain.sandbox.layer import Layer
@@ -91,7 +92,8 @@ def _server(
     host = f"127.0.0.1:{server.server_port}"
     guard = Guard(host, f"SANDBOX{secrets.token_hex(10).upper()}", secrets.token_urlsafe(32))
     behaviours = {**Ec2(emulator, fleet).behaviours(), **services.behaviours()}
-    layer = Layer(guard, behaviours, emulator.forward, state.calls)
+    faults = Faults(state.root / "faults.json")
+    layer = Layer(guard, behaviours, emulator.forward, state.calls, first=[faults])
     server.app = layer
     state.publish(
         {

@@ -73,10 +73,13 @@ class Road:
         """The environment of a command."""
         return {**os.environ, "CLOUDTRAIN_HOME": str(self.home), "COLUMNS": "200", **self.env}
 
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        """Start a command without waiting for it."""
+    def start(self, *args: str, gate: Path | None = None) -> subprocess.Popen[str]:
+        """Start a command without waiting for it; behind a gate (a FIFO) it waits for a line first."""
+        command = [sys.executable, "-m", "cloudtrain", *args]
+        if gate is not None:
+            command = ["/bin/sh", "-c", 'read -r _ < "$0" && exec "$@"', str(gate), *command]
         return subprocess.Popen(
-            [sys.executable, "-m", "cloudtrain", *args],
+            command,
             cwd=self.project,
             env=self.environ(),
             stdin=subprocess.DEVNULL,
