@@ -33,7 +33,7 @@ def way(tmp_path: Path, shared: Path) -> Road:
 def made_anything(way: Road) -> bool:
     """Whether a run folder or a sandbox came into being for this project."""
     runs = way.home / "data" / "runs"
-    folders = [RunFolder(path) for path in runs.iterdir()] if runs.is_dir() else []
+    folders = [RunFolder(path.parent) for path in runs.glob("*/run.json")]
     return any(folder.record().project == str(way.project) for folder in folders)
 
 
@@ -198,7 +198,7 @@ def test_an_error_in_json_is_one_object_on_stdout(way: Road) -> None:
 
 def test_a_bad_key_file_and_a_busy_port_touch_no_machine(way: Road) -> None:
     way.call("up", "-y")
-    runs = [RunFolder(path) for path in (way.home / "data" / "runs").iterdir()]
+    runs = [RunFolder(path.parent) for path in (way.home / "data" / "runs").glob("*/run.json")]
     folder = next(run for run in runs if run.record().project == str(way.project))
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
