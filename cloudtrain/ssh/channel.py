@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cloudtrain.errors import ConnectError
 
@@ -41,8 +41,17 @@ class Channel:
             raise ConnectError("the connection closed while sending") from error
 
     def close_input(self) -> None:
-        """Say that no more input comes."""
-        self._raw.shutdown_write()
+        """Say that no more input comes.
+
+        paramiko's own `shutdown_write` sends outside of its lock, so that the word can
+        come after the channel's end when a command ends at that moment; OpenSSH then
+        drops the whole connection ("ieof packet referred to nonexistent channel").
+        """
+        raw: Any = self._raw
+        with raw.lock:
+            end = raw._send_eof()  # noqa: SLF001 - there is no public way that keeps the order
+            if end is not None and raw.transport is not None:
+                raw.transport._send_user_message(end)  # noqa: SLF001
 
     def read(self, size: int = CHUNK) -> bytes:
         """Return up to `size` bytes of output, b"" at its end. Raises `ConnectError` on a stall."""
