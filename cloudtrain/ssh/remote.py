@@ -69,7 +69,6 @@ class Remote:
         self.target = target
         self.connection = connection
         self._budget = threading.BoundedSemaphore(CHANNELS)
-        self._opening = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -117,16 +116,14 @@ class Remote:
         import paramiko
 
         pause = 0.01
-        # One at a time, waiting included: paramiko can lose the connection when several are refused.
-        with self._opening:
-            while True:
-                try:
-                    return self.transport.open_session(timeout=30)
-                except paramiko.SSHException as error:
-                    if not was_refused(error) or pause > 2:
-                        raise
-                    time.sleep(pause)
-                    pause *= 2
+        while True:
+            try:
+                return self.transport.open_session(timeout=30)
+            except paramiko.SSHException as error:
+                if not was_refused(error) or pause > 2:
+                    raise
+                time.sleep(pause)
+                pause *= 2
 
     def run(
         self,
