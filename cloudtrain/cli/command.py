@@ -94,6 +94,15 @@ def provider_for(folder: RunFolder, config: Config) -> Provider:
     return provider_of(replace(config, provider=name, region=region))()  # pyright: ignore[reportArgumentType]
 
 
+def run_of(console: Console, file: Path | None, name: str | None) -> RunFolder:
+    """Return the open run that a command is about, with a way to let this computer in again."""
+    from cloudtrain.workflows.context import require_run, with_way_in
+
+    folder = require_run(base_of(file), name)
+    applied = applied_config(folder)
+    return with_way_in(folder, applied, lambda: provider_for(folder, applied), console.reporter)
+
+
 def context_of(console: Console, config: Config, base: Path, *, yes: bool) -> Context:
     """Put together what a workflow is given."""
     from cloudtrain.events import Timeline

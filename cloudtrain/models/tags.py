@@ -12,6 +12,8 @@ RUN = "cloudtrain-run"
 ID = "cloudtrain-id"
 OWNER = "cloudtrain-owner"
 DEADLINE = "cloudtrain-deadline"
+HOST_KEY = "cloudtrain-hostkey"
+"""The public half of the machine's host key, `kind base64`: how a second laptop knows the machine."""
 
 
 def run_tags(run: RunRef) -> dict[str, str]:

@@ -112,6 +112,21 @@ class Provider(Protocol):
         """
         ...
 
+    def tag(self, machine_id: str, tags: dict[str, str]) -> None:
+        """Put tags on a machine, replacing those of the same keys."""
+        ...
+
+    def repair_ingress(self, run: RunRef, address: str) -> bool:
+        """Admit `address` instead of the caller's own earlier one; say whether that changed anything.
+
+        Nobody else's rule is touched.
+        """
+        ...
+
+    def caller_address(self, config: Config) -> str:
+        """Return this computer's public IPv4 address, given or asked. Raises `CloudError`."""
+        ...
+
     def start(self, machine_id: str) -> None:
         """Start a stopped machine; running already is success."""
         ...

@@ -63,6 +63,18 @@ class AwsProvider:
         """Launch exactly one machine for `token`."""
         return launch.run_once(self.clients, spec, token, launches)
 
+    def tag(self, machine_id: str, tags: dict[str, str]) -> None:
+        """Put tags on a machine."""
+        machines.tag(self.clients, machine_id, tags)
+
+    def repair_ingress(self, run: RunRef, address: str) -> bool:
+        """Admit `address` instead of the caller's own earlier one."""
+        return access.repair(self.clients, run, self.ssh_port, address)
+
+    def caller_address(self, config: Config) -> str:
+        """Return this computer's public IPv4 address, given or asked."""
+        return survey.ingress(self.clients, config)
+
     def start(self, machine_id: str) -> None:
         """Start a stopped machine."""
         machines.start(self.clients, machine_id)
