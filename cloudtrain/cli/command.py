@@ -71,6 +71,19 @@ def wanted_config(file: Path | None, overrides: dict[str, object]) -> Config:
     return load(path, overrides=given)
 
 
+def cloud_config(file: Path | None, overrides: dict[str, object]) -> Config:
+    """Return the configuration of a verb that asks the cloud and needs no project around it."""
+    from cloudtrain.config import from_dict
+    from cloudtrain.errors import UsageError
+
+    try:
+        return wanted_config(file, overrides)
+    except UsageError:
+        if file is not None:
+            raise
+    return from_dict({key: value for key, value in overrides.items() if value is not None})
+
+
 def applied_config(folder: RunFolder) -> Config:
     """Return the configuration a run was last started with; cloudtrain.yaml may be broken by now."""
     from cloudtrain.config import from_dict

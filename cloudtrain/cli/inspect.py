@@ -11,10 +11,10 @@ from cloudtrain.cli.command import (
     Speaking,
     applied_config,
     base_of,
+    cloud_config,
     execute,
     provider_for,
     run_of,
-    wanted_config,
 )
 
 if TYPE_CHECKING:
@@ -136,16 +136,10 @@ def audit(
     """Ask the cloud for everything that carries your tags, whether this computer knows it or not."""
 
     def body(console: Console) -> None:
-        from cloudtrain.errors import UsageError
-        from cloudtrain.models.config import Config
         from cloudtrain.wiring import provider_of
         from cloudtrain.workflows.audit import audit as workflow
 
-        flags: dict[str, object] = {"provider": provider, "region": region, "profile": profile}
-        try:
-            wanted = wanted_config(None, flags)
-        except UsageError:
-            wanted = Config(provider=provider or "aws", region=region, profile=profile)  # pyright: ignore[reportArgumentType]
+        wanted = cloud_config(None, {"provider": provider, "region": region, "profile": profile})
         console.show_audit(workflow(provider_of(wanted)()))
 
     execute(Speaking(json, quiet), body)

@@ -1,4 +1,4 @@
-"""Verbs that put a machine aside and take it up again: stop, start."""
+"""Verbs that put a machine aside and take it up again: stop, start, adopt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloudtrain.cli import options as opt
-from cloudtrain.cli.command import Speaking, applied_config, base_of, execute, provider_for
+from cloudtrain.cli.command import Speaking, applied_config, base_of, cloud_config, execute, provider_for
 
 if TYPE_CHECKING:
     from cloudtrain.console import Console
@@ -20,6 +20,9 @@ def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
     app.command(epilog="Examples: cloudtrain stop · cloudtrain stop --stop-training")(stop)
     app.command(epilog="Examples: cloudtrain start · cloudtrain start --wait-for-capacity 6")(start)
+    app.command(epilog="Examples: cloudtrain adopt helmets · cloudtrain adopt helmets --region eu-west-1")(
+        adopt
+    )
 
 
 def stop(
@@ -63,6 +66,41 @@ def start(
         parking = _parking(console, config, name)
         with telling_what_runs(parking.folder, console.reporter, lambda: parking.provider):
             console.show_started(workflow(parking, Patience(hours=wait_for_capacity)))
+
+    execute(Speaking(json, quiet), body)
+
+
+def adopt(
+    run: Annotated[str, typer.Argument(help="The run's name, or name-id.", metavar="NAME")],
+    *,
+    start: Annotated[
+        bool, typer.Option("--start", help="Start its machine first when it is stopped.")
+    ] = False,
+    provider: opt.ProviderName = None,
+    region: opt.Region = None,
+    profile: opt.Profile = None,
+    config: opt.File = None,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Take over a run of yours that another computer started, from this folder on."""
+
+    def body(console: Console) -> None:
+        from cloudtrain.events import Timeline
+        from cloudtrain.wiring import provider_of
+        from cloudtrain.workflows.adopt import Adopting
+        from cloudtrain.workflows.adopt import adopt as workflow
+
+        chosen = cloud_config(config, {"provider": provider, "region": region, "profile": profile})
+        adopting = Adopting(
+            provider=provider_of(chosen)(),
+            config=chosen,
+            project=base_of(config),
+            reporter=console.reporter,
+            timeline=Timeline(console.reporter),
+            start=start,
+        )
+        console.show_adopted(workflow(adopting, run))
 
     execute(Speaking(json, quiet), body)
 

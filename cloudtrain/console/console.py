@@ -22,6 +22,7 @@ from cloudtrain.models.plan import Plan, Receipt
 
 if TYPE_CHECKING:
     from cloudtrain.models.training import Artifact
+    from cloudtrain.workflows.adopt import Adopted
     from cloudtrain.workflows.audit import Audit
     from cloudtrain.workflows.down import Down
     from cloudtrain.workflows.evaluate import Evaluation
@@ -172,6 +173,13 @@ class Console:
         state = f"; session {session.number:03d} is {session.state}" if session else ""
         head = f"{started.run} is up on {started.machine} at {started.address}{state}"
         self.result(started, "\n".join([head, *NEXT]))
+
+    def show_adopted(self, adopted: Adopted) -> None:
+        """Show the run that this computer knows now."""
+        session = adopted.session
+        state = f"; session {session.number:03d} is {session.state}" if session else ""
+        head = f"{adopted.run} is this folder's now: {adopted.machine} at {adopted.address}{state}"
+        self.result(adopted, "\n".join([head, *NEXT]))
 
     def show_status(self, status: RunStatus) -> None:
         """Show machine, training and cost."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -163,6 +164,10 @@ class RunFolder:
         self.key.unlink(missing_ok=True)
         self.host_key.unlink(missing_ok=True)
 
+    def forget(self) -> None:
+        """Delete the folder: of a run that was never taken over nothing is kept."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def changing(self) -> AbstractContextManager[None]:
         """Hold the run's lock around one mutation; reading takes none.
 
@@ -201,8 +206,10 @@ def runs_dir() -> Path:
     return data_dir() / "runs"
 
 
-def create(*, name: str, owner: str, provider: str, region: str, project: Path) -> RunFolder:
-    """Make the folder of a new run with a random id, durably.
+def create(
+    *, name: str, owner: str, provider: str, region: str, project: Path, run_id: str | None = None
+) -> RunFolder:
+    """Make the folder of a new run with a random id, durably; `run_id` names one that exists.
 
     Raises `RefusedError` when another command has begun one for `project` meanwhile:
     two at a time would rent two machines for one training.
@@ -217,9 +224,14 @@ def create(*, name: str, owner: str, provider: str, region: str, project: Path) 
                 f"another command has just begun run `{other[0].path.name}` for this folder",
                 hint="wait for it, then run this again: it joins that run",
             )
-        run = RunRef(name, secrets.token_hex(4), owner)
+        run = RunRef(name, run_id or secrets.token_hex(4), owner)
         folder = RunFolder(runs_dir() / run.slug)
-        folder.path.mkdir(mode=0o700)
+        if (folder.path / "run.json").exists():
+            raise RefusedError(
+                f"run `{run.slug}` is known on this computer already",
+                hint=f"`cloudtrain status --name {run.slug}` shows it",
+            )
+        folder.path.mkdir(mode=0o700, exist_ok=True)
         record = RunRecord(
             name=name,
             id=run.id,

@@ -116,6 +116,17 @@ class Provider(Protocol):
         """Put tags on a machine, replacing those of the same keys."""
         ...
 
+    def tags_of(self, machine_id: str) -> dict[str, str]:
+        """Return a machine's tags. Raises `GoneError` when there is no such machine."""
+        ...
+
+    def push_key(self, machine_id: str, zone: str, user: str, public_key: str) -> None:
+        """Let `public_key` in as `user` for a minute, by the cloud's own authority.
+
+        Raises `CloudError` where the cloud, the machine or the caller's rights do not allow it.
+        """
+        ...
+
     def repair_ingress(self, run: RunRef, address: str) -> bool:
         """Admit `address` instead of the caller's own earlier one; say whether that changed anything.
 

@@ -101,11 +101,7 @@ def ensure_keys(folder: RunFolder, *, fresh: bool) -> tuple[keys.KeyPair, keys.K
     The host key is pinned before the machine exists: it is known before first boot.
     Without `fresh` a machine may have been launched with the one that is stored: it stays.
     """
-    if not folder.key.exists():
-        user = keys.generate(f"cloudtrain-{folder.path.name}")
-        write_durably(folder.path / "key.pub", user.public.encode())
-        keys.write_private(folder.key, user.private)
-    user = keys.KeyPair((folder.path / "key.pub").read_text(), folder.key.read_text())
+    user = ensure_user_key(folder)
     if fresh or not folder.host_key.exists():
         host = keys.generate(f"host-{folder.path.name}")
         write_durably(folder.host_key, json.dumps({"public": host.public, "private": host.private}).encode())
@@ -114,6 +110,15 @@ def ensure_keys(folder: RunFolder, *, fresh: bool) -> tuple[keys.KeyPair, keys.K
     host = keys.KeyPair(stored["public"], stored["private"])
     keys.pin(folder.known_hosts, folder.path.name, (host.public,))
     return user, host
+
+
+def ensure_user_key(folder: RunFolder) -> keys.KeyPair:
+    """Make the run's user key, once."""
+    if not folder.key.exists():
+        user = keys.generate(f"cloudtrain-{folder.path.name}")
+        write_durably(folder.path / "key.pub", user.public.encode())
+        keys.write_private(folder.key, user.private)
+    return keys.KeyPair((folder.path / "key.pub").read_text(), folder.key.read_text())
 
 
 def target_of(machine: Machine, applying: Applying) -> SshTarget:

@@ -14,7 +14,7 @@ from cloudtrain.journal.log import Attempt, open_attempt, utc_now
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import LaunchSpec, Offer, Plan, Survey
-from cloudtrain.models.tags import DEADLINE, HOST_KEY
+from cloudtrain.models.tags import DEADLINE, HOST_KEY, PRICE, USER, price_tag
 from cloudtrain.providers.base import Access, Provider
 from cloudtrain.provision.plan import hourly, rank
 from cloudtrain.provision.userdata import user_data
@@ -179,6 +179,8 @@ def _spec(launching: Launching, offer: Offer, zone: str | None, deadline: dateti
             **launching.applying.run_tags,
             DEADLINE: str(int(deadline.timestamp())),
             HOST_KEY: " ".join(host.public.split()[:2]),
+            USER: launching.applying.provider.ssh_user or plan.image.user,
+            PRICE: price_tag(hourly(offer.price_hour, plan.volume_gb), offer.currency, plan.volume_gb),
         },
         after_power_off="terminate" if config.lease.after_training == "terminate" else "stop",
     )

@@ -8,7 +8,7 @@ from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Found, LaunchSpec, Observation, Survey
 from cloudtrain.models.run import RunRef
-from cloudtrain.providers.aws import access, audit, launch, machines, survey
+from cloudtrain.providers.aws import access, adopt, audit, launch, machines, survey
 from cloudtrain.providers.aws.client import Clients, Settings
 from cloudtrain.providers.aws.errors import translating
 from cloudtrain.providers.base import Access, AccessSpec, Identity, Launches
@@ -66,6 +66,14 @@ class AwsProvider:
     def tag(self, machine_id: str, tags: dict[str, str]) -> None:
         """Put tags on a machine."""
         machines.tag(self.clients, machine_id, tags)
+
+    def tags_of(self, machine_id: str) -> dict[str, str]:
+        """Return a machine's tags."""
+        return adopt.tags_of(self.clients, machine_id)
+
+    def push_key(self, machine_id: str, zone: str, user: str, public_key: str) -> None:
+        """Let a key in for a minute, by EC2 Instance Connect."""
+        adopt.push_key(self.clients, machine_id, zone, user, public_key)
 
     def repair_ingress(self, run: RunRef, address: str) -> bool:
         """Admit `address` instead of the caller's own earlier one."""
