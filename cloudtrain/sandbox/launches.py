@@ -93,7 +93,8 @@ class Launches:
         for nic in record.nics.values():
             nic.add_tags(_tags(request, "network-interface"))
         text = _user_data(request.params.get("UserData", ""))
-        self._fleet.adopt(record, seed_of((text or b"").decode("utf-8", "replace"), public))
+        seed = seed_of((text or b"").decode("utf-8", "replace"), public)
+        self._fleet.adopt(record, seed, request.region)
 
 
 def _refusal(request: Request, token: str) -> Reply | None:

@@ -28,6 +28,7 @@ from cloudtrain.sandbox.guard import Guard
 from cloudtrain.sandbox.layer import Layer
 from cloudtrain.sandbox.process import ProcessKind, process_kind
 from cloudtrain.sandbox.state import Delays, State
+from cloudtrain.sandbox.world import Surrounding
 
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
@@ -53,6 +54,7 @@ def serve(state: State, ready_fd: int | None) -> int:
         signal.signal(number, lambda _number, _frame: ended.set())
     emulator = Emulator(state.root / "images.json")
     fleet = Fleet(emulator, kind, Delays.of(os.environ))
+    kind.join(Surrounding(emulator, fleet))
     server, layer = _server(state, kind, emulator, fleet)
     threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True, name="http").start()
     _tell(ready_fd, {"ready": True})
