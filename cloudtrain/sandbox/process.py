@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import threading
 import time
 import uuid
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,7 @@ from pathlib import Path
 from cloudtrain.errors import UsageError
 from cloudtrain.sandbox import addresses, processes, surroundings
 from cloudtrain.sandbox.isolation import Person, person
+from cloudtrain.sandbox.machines import World
 from cloudtrain.sandbox.processes import Leader
 from cloudtrain.sandbox.seed import Seed
 from cloudtrain.sandbox.state import State
@@ -36,7 +38,7 @@ CONFIG = """\
 ListenAddress {address}
 Port {port}
 HostKey {folder}/host_key
-AuthorizedKeysFile {home}/.ssh/authorized_keys
+AuthorizedKeysFile {home}/.ssh/authorized_keys {folder}/pushed_keys
 PidFile none
 UsePAM no
 StrictModes no
@@ -64,7 +66,7 @@ esac
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ProcessKind:
     """Makes machines below one state folder."""
 
@@ -74,6 +76,11 @@ class ProcessKind:
     sshd: str
     sftp: str
     extra: str = ""
+    world: World | None = field(default=None, repr=False)
+
+    def join(self, world: World) -> None:
+        """Learn the cloud around the machines."""
+        self.world = world
 
     @property
     def login_user(self) -> str:
@@ -122,6 +129,7 @@ class ProcessMachine:
     id: str
     address: str | None = None
     _child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _pushed: list[str] = field(default_factory=list[str], repr=False)
 
     @property
     def folder(self) -> Path:
@@ -194,6 +202,27 @@ class ProcessMachine:
     def console(self) -> str:
         """Return what cloud-init would have printed, host keys included."""
         return (self.folder / "console.log").read_text()
+
+    def push_key(self, user: str, public: str, *, for_s: float) -> None:
+        """Let the holder of a key in for `for_s` seconds. Raises `LookupError` for another user."""
+        if user != self.kind.who.name:
+            raise LookupError(user)
+        line = f"{public.strip()}\n"
+        self._pushed.append(line)
+        self._write_pushed()
+        timer = threading.Timer(for_s, self._forget, (line,))
+        timer.daemon = True
+        timer.start()
+
+    def _forget(self, line: str) -> None:
+        self._pushed.remove(line)
+        self._write_pushed()
+
+    def _write_pushed(self) -> None:
+        if self.folder.exists():
+            part = _write(self.folder / "pushed_keys.part", "".join(self._pushed))
+            part.chmod(0o644)
+            part.replace(self.folder / "pushed_keys")
 
     def _end(self, *, grace_s: float) -> None:
         processes.end(self.id, self._leader(), grace_s=grace_s)

@@ -19,15 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtrain import __version__
 from cloudtrain.errors import CloudtrainError
-from cloudtrain.sandbox import services
+from cloudtrain.sandbox import prices, services
+from cloudtrain.sandbox.account import Account
 from cloudtrain.sandbox.ec2 import Ec2
 from cloudtrain.sandbox.emulator import Emulator
 from cloudtrain.sandbox.faults import Faults
 from cloudtrain.sandbox.fleet import Fleet
 from cloudtrain.sandbox.guard import Guard
+from cloudtrain.sandbox.launches import Launches
 from cloudtrain.sandbox.layer import Layer
 from cloudtrain.sandbox.process import ProcessKind, process_kind
 from cloudtrain.sandbox.state import Delays, State
+from cloudtrain.sandbox.world import Surrounding
 
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
@@ -53,6 +56,7 @@ def serve(state: State, ready_fd: int | None) -> int:
         signal.signal(number, lambda _number, _frame: ended.set())
     emulator = Emulator(state.root / "images.json")
     fleet = Fleet(emulator, kind, Delays.of(os.environ))
+    kind.join(Surrounding(emulator, fleet))
     server, layer = _server(state, kind, emulator, fleet)
     threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True, name="http").start()
     _tell(ready_fd, {"ready": True})
@@ -91,7 +95,10 @@ def _server(
     server = make_server("127.0.0.1", 0, not_yet, threaded=True, request_handler=Quiet)
     host = f"127.0.0.1:{server.server_port}"
     guard = Guard(host, f"SANDBOX{secrets.token_hex(10).upper()}", secrets.token_urlsafe(32))
-    behaviours = {**Ec2(emulator, fleet).behaviours(), **services.behaviours()}
+    account = Account(state.root / "account.json", fleet)
+    launches = Launches(emulator, fleet, account, Delays.of(os.environ), state.root / "spot.json")
+    ec2 = Ec2(emulator, fleet, account, launches)
+    behaviours = {**ec2.behaviours(), **services.behaviours(), **prices.behaviours()}
     faults = Faults(state.root / "faults.json")
     layer = Layer(guard, behaviours, emulator.forward, state.calls, first=[faults])
     server.app = layer

@@ -2,6 +2,8 @@
 
 endpoint.json   0600, how to reach the running server; gone when it ends
 serving.lock    held with flock(2) while a server lives, so that a killed one is known
+account.json    quotas and capacity, when a test or a rehearsal sets them (account.py)
+spot.json       which spot instances are reclaimed (spot.py)
 touched         its time is the last moment somebody wanted the sandbox
 calls.jsonl     every call that was answered
 home/           what machines see as /home: one folder a machine, .cache, .bin
@@ -99,13 +101,24 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """How long things take, in seconds. Much shorter than AWS, never zero by default."""
+    """How long things take, in seconds. Much shorter than AWS, never zero by default.
+
+    `relaunch` is how soon EC2 replaces a terminated instance of a persistent spot request,
+    `restore` how soon it starts one again whose capacity is back, `notice` how long before
+    an interruption it is announced, `pushed_key` how long a pushed key is good for, and
+    `first_contact` what a guard's `first_contact_s` is shortened to; 0 leaves it.
+    """
 
     visible: float = 0.2
     pending: float = 0.3
     stopping: float = 0.3
     terminating: float = 0.3
     idle: float = 60.0
+    relaunch: float = 1.0
+    restore: float = 0.5
+    notice: float = 120.0
+    pushed_key: float = 60.0
+    first_contact: float = 0.0
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Delays:

@@ -32,6 +32,15 @@ class Request:
             found.append(value)
         return found
 
+    def filters(self) -> dict[str, list[str]]:
+        """Return EC2's `Filter.N` as name to values."""
+        found: dict[str, list[str]] = {}
+        number = 1
+        while (name := self.params.get(f"Filter.{number}.Name")) is not None:
+            found[name] = self.numbered(f"Filter.{number}.Value")
+            number += 1
+        return found
+
     def with_params(self, params: Mapping[str, str]) -> Request:
         """Return the same call with other parameters."""
         return replace(self, params=params, body=urlencode(params).encode())
@@ -88,6 +97,20 @@ def failure(request: Request | None, code: str, message: str, status: int = 400)
     else:
         text = f"<Response><Errors>{error}</Errors><RequestID>{uuid.uuid4()}</RequestID></Response>"
     return Reply(status, (("Content-Type", "text/xml;charset=UTF-8"),), text.encode())
+
+
+def dry_run(request: Request) -> Reply:
+    """Return EC2's answer to a call that would have succeeded."""
+    text = "Request would have succeeded, but DryRun flag is set."
+    return failure(request, "DryRunOperation", text, 412)
+
+
+def paged(request: Request, items: list[str], name: str) -> str:
+    """Return the asked page of a set of XML items, with the token of the next one."""
+    start = int(request.params.get("NextToken") or 0)
+    size = int(request.params.get("MaxResults") or len(items) or 1)
+    token = f"<nextToken>{start + size}</nextToken>" if start + size < len(items) else ""
+    return f"<{name}>{''.join(items[start : start + size])}</{name}>{token}"
 
 
 def tree(reply: Reply) -> ET.Element:
