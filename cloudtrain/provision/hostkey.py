@@ -10,6 +10,7 @@ from cloudtrain.events import Note, Timeline
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.tags import HOST_KEY
 from cloudtrain.providers.base import Provider
+from cloudtrain.ssh.keys import pinned
 from cloudtrain.ssh.remote import Remote, connect
 from cloudtrain.ssh.rotate import Edge, rotate
 
@@ -24,7 +25,9 @@ def secure_host_key(remote: Remote, folder: RunFolder, provider: Provider, timel
     record = folder.record()
     if folder.host_key.exists() and record.rotation is None:
         _rotate(remote, folder, timeline)
-    public = remote.host_key if not folder.host_key.exists() else None
+    pins = pinned(folder.known_hosts, folder.path.name)
+    replaced = not folder.host_key.exists() and len(pins) == 1
+    public = pins[0] if replaced else None
     if public is not None and record.machine is not None and record.tagged_key != public:
         try:
             provider.tag(record.machine, {HOST_KEY: public})

@@ -98,7 +98,7 @@ def _server(
     account = Account(state.root / "account.json", fleet)
     launches = Launches(emulator, fleet, account, Delays.of(os.environ), state.root / "spot.json")
     ec2 = Ec2(emulator, fleet, account, launches)
-    behaviours = {**ec2.behaviours(), **services.behaviours(), **prices.behaviours()}
+    behaviours = {**ec2.behaviours(), **services.behaviours(), **prices.behaviours(emulator.wait)}
     faults = Faults(state.root / "faults.json")
     layer = Layer(guard, behaviours, emulator.forward, state.calls, first=[faults])
     server.app = layer
