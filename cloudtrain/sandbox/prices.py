@@ -8,7 +8,7 @@ that a plan has something to compare; only us-east-1's on-demand prices are real
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -41,11 +41,19 @@ _CHANGES = (timedelta(hours=5), timedelta(hours=29), timedelta(hours=61))
 _PAGE = 100
 
 
-def behaviours() -> Mapping[tuple[str, str], Behaviour]:
-    """Return what to do for which call."""
+def behaviours(loaded: Callable[[], object]) -> Mapping[tuple[str, str], Behaviour]:
+    """Return what to do for which call; `loaded` waits for moto, whose tables say what is offered."""
+
+    def waiting(behaviour: Behaviour) -> Behaviour:
+        def waited(request: Request, forward: Forward) -> Reply:
+            loaded()
+            return behaviour(request, forward)
+
+        return waited
+
     return {
-        ("pricing", "GetProducts"): get_products,
-        ("ec2", "DescribeSpotPriceHistory"): spot_history,
+        ("pricing", "GetProducts"): waiting(get_products),
+        ("ec2", "DescribeSpotPriceHistory"): waiting(spot_history),
     }
 
 

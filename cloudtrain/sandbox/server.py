@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtrain import __version__
 from cloudtrain.errors import CloudtrainError
-from cloudtrain.sandbox import prices, services
+from cloudtrain.sandbox import prices, regions, services
 from cloudtrain.sandbox.account import Account
 from cloudtrain.sandbox.ec2 import Ec2
 from cloudtrain.sandbox.emulator import Emulator
@@ -29,6 +29,7 @@ from cloudtrain.sandbox.guard import Guard
 from cloudtrain.sandbox.launches import Launches
 from cloudtrain.sandbox.layer import Layer
 from cloudtrain.sandbox.process import ProcessKind, process_kind
+from cloudtrain.sandbox.quotas import Quotas
 from cloudtrain.sandbox.state import Delays, State
 from cloudtrain.sandbox.world import Surrounding
 
@@ -98,9 +99,15 @@ def _server(
     account = Account(state.root / "account.json", fleet)
     launches = Launches(emulator, fleet, account, Delays.of(os.environ), state.root / "spot.json")
     ec2 = Ec2(emulator, fleet, account, launches)
-    behaviours = {**ec2.behaviours(), **services.behaviours(), **prices.behaviours()}
+    behaviours = {
+        **ec2.behaviours(),
+        **services.behaviours(),
+        **prices.behaviours(emulator.wait),
+        **Quotas(account).behaviours(),
+        **regions.behaviours(),
+    }
     faults = Faults(state.root / "faults.json")
-    layer = Layer(guard, behaviours, emulator.forward, state.calls, first=[faults])
+    layer = Layer(guard, behaviours, emulator.forward, state.calls, first=[faults, regions.closed])
     server.app = layer
     state.publish(
         {
