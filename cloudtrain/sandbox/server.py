@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtrain import __version__
@@ -90,6 +91,9 @@ def _server(
             if type == "error":
                 print(message % args, file=sys.stderr)  # noqa: T201 - stderr is the log
 
+        def connection_dropped(self, error: BaseException, environ: Any = None) -> None:  # noqa: ARG002, ANN401
+            self.close_connection = True
+
     def not_yet(*_: Any) -> list[bytes]:  # noqa: ANN401
         return []
 
@@ -107,7 +111,7 @@ def _server(
         **regions.behaviours(),
     }
     faults = Faults(state.root / "faults.json")
-    layer = Layer(guard, behaviours, emulator.forward, state.calls, first=[faults, regions.closed])
+    layer = Layer(guard, behaviours, emulator.forward, _logs(state), first=[faults, regions.closed])
     server.app = layer
     state.publish(
         {
@@ -122,6 +126,11 @@ def _server(
         }
     )
     return server, layer
+
+
+def _logs(state: State) -> list[Path]:
+    extra = os.environ.get("CLOUDTRAIN_SANDBOX_RECORD")
+    return [state.calls, *([Path(extra)] if extra else [])]
 
 
 def _watch(state: State, fleet: Fleet, layer: Layer, ended: threading.Event, idle_s: float) -> None:
