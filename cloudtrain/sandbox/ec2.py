@@ -92,7 +92,7 @@ class Ec2:
         with self._emulator.lock:
             lives: list[Life] = []
             for name in request.numbered("InstanceId"):
-                life = self._fleet.get(name)
+                life = self._life(request, name)
                 if life is None:
                     return _no_instance(request, name)
                 refusal = _refused(request, life) or self._refused(request, life)
@@ -118,7 +118,7 @@ class Ec2:
     def console(self, request: Request, forward: Forward) -> Reply:  # noqa: ARG002 - moto has a text of 2006
         """Return what the machine wrote to its console."""
         name = request.params.get("InstanceId", "")
-        life = self._fleet.get(name)
+        life = self._life(request, name)
         if life is None:
             return _no_instance(request, name)
         text = base64.b64encode(life.machine.console().encode()).decode() if life.machine else ""
@@ -127,6 +127,10 @@ class Ec2:
             f"<instanceId>{escape(name)}</instanceId><timestamp>{stamp}</timestamp><output>{text}</output>"
         )
         return xml(request.action, inner)
+
+    def _life(self, request: Request, name: str) -> Life | None:
+        life = self._fleet.get(name)
+        return life if life is not None and life.region == request.region else None
 
     def _by_id(self, request: Request) -> Request:
         params = dict(request.params)

@@ -5,7 +5,10 @@ serving.lock    held with flock(2) while a server lives, so that a killed one is
 account.json    quotas and capacity, when a test or a rehearsal sets them (account.py)
 spot.json       which spot instances are reclaimed (spot.py)
 touched         its time is the last moment somebody wanted the sandbox
-calls.jsonl     every call that was answered
+calls.jsonl     every call that was admitted: service, call, region, HTTP status, error code;
+                begun anew when it is large, unless a file `record` lies beside it. The
+                file that CLOUDTRAIN_SANDBOX_RECORD names gets the same lines
+faults.json     the faults that are armed (faults.py)
 home/           what machines see as /home: one folder a machine, .cache, .bin
 machines/       one folder a machine: sshd's files and log
 """
@@ -64,7 +67,8 @@ class State:
             folder.chmod(0o755)
         self.endpoint.unlink(missing_ok=True)
         self.touched.touch()
-        if self.calls.exists() and self.calls.stat().st_size > CALLS_KEPT:
+        kept = (self.root / "record").exists()
+        if not kept and self.calls.exists() and self.calls.stat().st_size > CALLS_KEPT:
             self.calls.unlink()
 
     def serve_alone(self) -> IO[str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
 EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
+
+_CODE = re.compile(rb'<Code>([^<]+)</Code>|"__type": *"([^"]+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,10 @@ class Reply:
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+
+
+class Dropped(Exception):
+    """The call gets no answer: its connection is reset."""
 
 
 Forward = Callable[[Request], Reply]
@@ -111,6 +118,14 @@ def paged(request: Request, items: list[str], name: str) -> str:
     size = int(request.params.get("MaxResults") or len(items) or 1)
     token = f"<nextToken>{start + size}</nextToken>" if start + size < len(items) else ""
     return f"<{name}>{''.join(items[start : start + size])}</{name}>{token}"
+
+
+def error_code(reply: Reply) -> str:
+    """Return the error code of an answer; empty for a success."""
+    if reply.status < 400:
+        return ""
+    found = _CODE.search(reply.body)
+    return (found[1] or found[2]).decode() if found else str(reply.status)
 
 
 def tree(reply: Reply) -> ET.Element:
