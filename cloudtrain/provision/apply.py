@@ -158,7 +158,12 @@ def _launch(
             access,
             offer,
             zone,
-            user_data(host_key=host, user_public=user.public, deadline=plan.deadline),
+            user_data(
+                host_key=host,
+                user_public=user.public,
+                deadline=plan.deadline,
+                lease=applying.config.lease,
+            ),
         )
         attempt = Attempt(secrets.token_hex(16), offer.type, zone, offer.market)
         folder.journal.append("attempt", **asdict(attempt))
