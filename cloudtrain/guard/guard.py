@@ -380,20 +380,20 @@ class Look:
             for s in sessions
         )
         working = [path for run in runs for path in glob.glob(run + "working") + glob.glob(run + "logs/*")]
-        active = "work of ours" if self._changed(working, "st_mtime") else ""
+        active = "work of ours" if self.changed(working, "st_mtime") else ""
         return seen._replace(
             contact=bool(found), sessions=sessions, fetching=fetching, unfetched=unfetched, active=active
         )
 
     def _uses(self, seen: Seen, now: Now) -> Seen:
         # A terminal's read time is its input; its write time would be a forgotten `watch`.
-        typed = self._changed(glob.glob("/dev/pts/[0-9]*"), "st_atime")
+        typed = self.changed(glob.glob("/dev/pts/[0-9]*"), "st_atime")
         if now.uptime >= self.slow_at:
             self.slow_at = now.uptime + 30
             self.gpu = self._gpu() or self._kernels()
         return seen._replace(active=seen.active or ("a terminal" if typed else "") or self.gpu)
 
-    def _changed(self, paths: list[str], of: str) -> bool:
+    def changed(self, paths: list[str], of: str) -> bool:
         """Whether one of the times is another than at the last look; the first look is no change."""
         changed = False
         for path in paths:
@@ -652,12 +652,12 @@ def remembered(path: str) -> State:
     for name in State._fields:
         value: Any = said.get(name)
         wanted: Any = getattr(fresh, name)
-        is_a = type(value)
-        if is_a is list and type(wanted) is tuple:
+        kinds = (type(value).__name__, type(wanted).__name__)
+        if kinds == ("list", "tuple"):
             kept[name] = tuple(value)
-        elif is_a is int and type(wanted) is float:
+        elif kinds == ("int", "float"):
             kept[name] = float(value)
-        elif is_a is type(wanted):
+        elif kinds[0] == kinds[1]:
             kept[name] = value
     return fresh._replace(**kept)
 
@@ -668,7 +668,10 @@ def main(path: str) -> None:
     known = {name: config[name] for name in Lease._fields if config.get(name) is not None}
     lease = Lease(**known)
     look, hands = Look(config), Hands(config)
-    os.makedirs(hands.state, mode=0o755, exist_ok=True)
+    try:
+        os.makedirs(hands.state, mode=0o755, exist_ok=True)
+    except OSError as error:
+        say(f"no memory: {error}")
     state = remembered(hands.state + "/state.json")
     while os.path.exists(path):
         try:
