@@ -171,7 +171,9 @@ def _spec(launching: Launching, offer: Offer, zone: str | None, deadline: dateti
         zone=zone,
         image=plan.image,
         volume_gb=plan.volume_gb,
-        user_data=user_data(host_key=host, user_public=launching.user.public, deadline=deadline),
+        user_data=user_data(
+            host_key=host, user_public=launching.user.public, deadline=deadline, lease=config.lease
+        ),
         key_name=launching.access.key_name,
         security_group=launching.access.security_group,
         subnet=config.instance.subnet,
