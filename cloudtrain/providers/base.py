@@ -8,6 +8,7 @@ converge. All raise `CloudError` and its subclasses, nothing of their own librar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -154,8 +155,18 @@ class Provider(Protocol):
         """
         ...
 
-    def terminate(self, machine_ids: tuple[str, ...], timeout_s: float) -> None:
-        """Terminate and wait until gone. Gone already, or never there, is success."""
+    def terminate(
+        self,
+        machine_ids: tuple[str, ...],
+        timeout_s: float,
+        *,
+        launched: Mapping[str, datetime] | None = None,
+    ) -> None:
+        """Terminate and wait until gone. Gone already, or never there, is success.
+
+        `launched` says when, where it is known: a machine younger than a minute that
+        the cloud does not show is asked for again instead of taken for gone.
+        """
         ...
 
     def release_access(self, run: RunRef) -> None:

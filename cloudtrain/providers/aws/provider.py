@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from datetime import datetime
 
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Machine
@@ -95,9 +97,15 @@ class AwsProvider:
         """Return the machine once it runs and has an address."""
         return machines.wait_running(self.clients, machine_id, timeout_s)
 
-    def terminate(self, machine_ids: tuple[str, ...], timeout_s: float) -> None:
-        """Terminate and wait until gone."""
-        machines.terminate(self.clients, machine_ids, timeout_s)
+    def terminate(
+        self,
+        machine_ids: tuple[str, ...],
+        timeout_s: float,
+        *,
+        launched: Mapping[str, datetime] | None = None,
+    ) -> None:
+        """Cancel their spot requests, terminate and wait until gone."""
+        machines.terminate(self.clients, machine_ids, timeout_s, launched=launched)
 
     def release_access(self, run: RunRef) -> None:
         """Cancel spot requests, delete key pair and security group."""
