@@ -79,7 +79,10 @@ def logs(
         from cloudtrain.workflows.shell import show_log
 
         folder = run_of(console, config, name)
-        show_log(folder, console.reporter, console.line, follow=follow, lines=lines)
+        shown: list[str] = []
+        take = shown.append if json and not follow else console.line
+        session = show_log(folder, console.reporter, take, follow=follow, lines=lines)
+        console.result({"session": session, "lines": shown}, "")
 
     execute(Speaking(json, quiet), body)
 
