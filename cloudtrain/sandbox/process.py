@@ -48,12 +48,10 @@ class ProcessKind:
     extra: str = ""
     first_contact_s: float = 0.0
     world: World | None = field(default=None, repr=False)
-    imds: MetadataServer | None = field(default=None, repr=False)
 
     def join(self, world: World) -> None:
         """Learn the cloud around the machines, and tell them of it from now on."""
         self.world = world
-        self.imds = MetadataServer(world)
 
     @property
     def login_user(self) -> str:
@@ -106,7 +104,7 @@ class ProcessMachine:
     _pushed: PushedKeys = field(init=False, repr=False)
     _guard: power.GuardFiles | None = field(default=None, repr=False)
     _switch: power.Switch | None = field(default=None, repr=False)
-    _imds: str = field(default="", repr=False)
+    _imds: MetadataServer | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self._pushed = PushedKeys(self.folder / "pushed_keys")
@@ -179,6 +177,8 @@ class ProcessMachine:
         self._pushed.clear()
         if self._switch is not None:
             self._switch.close()
+        if self._imds is not None:
+            self._imds.close()
         shutil.rmtree(self.home, ignore_errors=True)
         shutil.rmtree(self._screens(), ignore_errors=True)
         for entry in self.folder.glob("*") if self.folder.exists() else ():
@@ -205,20 +205,20 @@ class ProcessMachine:
         self.address = None
 
     def _join(self) -> None:
-        world, imds = self.kind.world, self.kind.imds
-        if world is not None and imds is not None:
-            self._imds = imds.url(self.id)
+        world = self.kind.world
+        if world is not None:
+            self._imds = MetadataServer(world, self.id)
             self._switch = power.Switch(
                 self.folder / "power", self.kind.who, lambda: world.powered_off(self.id)
             )
 
     def _configure_guard(self) -> None:
-        if self._guard is None:
+        if self._guard is None or self._imds is None:
             return
         seen, late = self._seen_folder(), self.kind.first_contact_s
         if not self.kind.who.own_time:  # its uptime is the host's
             late = power.uptime() + (late or float(self._guard.config.get("first_contact_s", 0)))
-        power.configure(self._guard, self.folder, seen, self.seen_home, self._imds, late)
+        power.configure(self._guard, self.folder, seen, self.seen_home, self._imds.url, late)
 
     def _write_session(self) -> None:
         who, seen = self.kind.who, self._seen_folder()
@@ -235,7 +235,7 @@ class ProcessMachine:
             "UV_CACHE_DIR": f"{root}/.cache/uv",
             "LANG": "C.UTF-8",
             # Where the SDKs look for it.
-            **({"AWS_EC2_METADATA_SERVICE_ENDPOINT": self._imds} if self._imds else {}),
+            **({"AWS_EC2_METADATA_SERVICE_ENDPOINT": self._imds.url} if self._imds else {}),
             processes.MARK: self.id,
         }
         if not who.isolated:
