@@ -103,6 +103,14 @@ class Provider(Protocol):
         """Make or find key pair and security group and admit the caller. Idempotent."""
         ...
 
+    def repair_ingress(self, run: RunRef, address: str) -> bool:
+        """Have the run's machines admit this computer at `address`, a single IPv4 address.
+
+        Only a rule of this computer's own is withdrawn. Returns whether anything was
+        changed. Raises `CloudError` for what is no public address.
+        """
+        ...
+
     def launch(self, spec: LaunchSpec | None, token: str, launches: Launches) -> Machine:
         """Launch exactly one machine for `token`; a replay returns the same one.
 

@@ -107,6 +107,16 @@ class Clients:
         return self._client("sts", "patient")
 
     @property
+    def impatient_sts(self) -> STSClient:
+        """STS, where a quick no is better than a late yes."""
+        return self._client("sts", "advice")
+
+    @property
+    def quotas(self) -> Any:  # noqa: ANN401 - four calls, read field by field
+        """Service Quotas."""
+        return self._client("service-quotas", "advice")
+
+    @property
     def pricing(self) -> Any:  # noqa: ANN401 - its stub adds nothing to JSON in strings
         """The Price List API, in the region where it answers."""
         return self._client("pricing", "advice", region=PRICE_REGIONS[self.partition])

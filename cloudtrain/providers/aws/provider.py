@@ -61,6 +61,10 @@ class AwsProvider:
         """Make or find key pair, security group and rule."""
         return access.prepare(self.clients, spec)
 
+    def repair_ingress(self, run: RunRef, address: str) -> bool:
+        """Admit this computer at its present address, and at no older one."""
+        return access.repair(self.clients, run, address, self.ssh_port)
+
     def launch(self, spec: LaunchSpec | None, token: str, launches: Launches) -> Machine:
         """Launch exactly one machine for `token`."""
         return launch.run_once(self.clients, spec, token, launches)
