@@ -1,4 +1,4 @@
-"""Verbs that look: status, logs, attach, ssh, exec, audit."""
+"""Verbs that look: status, logs, attach, ssh, exec."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloudtrain.cli import options as opt
-from cloudtrain.cli.command import Speaking, applied_config, base_of, execute, provider_for, wanted_config
+from cloudtrain.cli.command import Speaking, applied_config, base_of, execute, provider_for
 
 if TYPE_CHECKING:
     from cloudtrain.console import Console
@@ -24,7 +24,6 @@ def register(app: typer.Typer) -> None:
         epilog="Example: cloudtrain exec -- nvidia-smi",
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     )(execute_command)
-    app.command(epilog="Examples: cloudtrain audit · cloudtrain audit --json")(audit)
 
 
 def status(
@@ -119,29 +118,3 @@ def execute_command(
         return run_command(require_run(base_of(config), name), tuple(command), console, as_json=json)
 
     execute(Speaking(json), body)
-
-
-def audit(
-    *,
-    provider: opt.ProviderName = None,
-    region: opt.Region = None,
-    profile: opt.Profile = None,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-) -> None:
-    """Ask the cloud for everything that carries your tags, whether this computer knows it or not."""
-
-    def body(console: Console) -> None:
-        from cloudtrain.errors import UsageError
-        from cloudtrain.models.config import Config
-        from cloudtrain.wiring import provider_of
-        from cloudtrain.workflows.audit import audit as workflow
-
-        flags: dict[str, object] = {"provider": provider, "region": region, "profile": profile}
-        try:
-            wanted = wanted_config(None, flags)
-        except UsageError:
-            wanted = Config(provider=provider or "aws", region=region, profile=profile)  # pyright: ignore[reportArgumentType]
-        console.show_audit(workflow(provider_of(wanted)()))
-
-    execute(Speaking(json, quiet), body)

@@ -17,6 +17,7 @@ from cloudtrain.errors import AuthorizationError, UsageError
 from cloudtrain.models.account import Check, Probe
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Market
+from cloudtrain.models.tags import OWNER
 from cloudtrain.providers.aws import network, quotas
 from cloudtrain.providers.aws.access import caller_address
 from cloudtrain.providers.aws.client import Clients
@@ -100,9 +101,16 @@ def skew_s(clients: Clients) -> float:
 
 def _rights(clients: Clients) -> Check:
     """Ask whether a launch would be permitted at all, by a call that EC2 only pretends to make."""
-    request: Any = {"DryRun": True, "GroupName": "cloudtrain-doctor", "Description": "cloudtrain doctor"}
+    pairs = [{"Key": "Name", "Value": "cloudtrain-doctor"}, {"Key": OWNER, "Value": "doctor"}]
+    request: Any = {
+        "DryRun": True,
+        "GroupName": "cloudtrain-doctor",
+        "Description": "cloudtrain doctor",
+        "TagSpecifications": [{"ResourceType": "security-group", "Tags": pairs}],
+    }
     try:
-        clients.advice.create_security_group(**request)
+        made = clients.advice.create_security_group(**request)["GroupId"]
+        clients.advice.delete_security_group(GroupId=made)
     except boto.ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code == "DryRunOperation":
@@ -113,7 +121,7 @@ def _rights(clients: Clients) -> Check:
         return Check("rights", "warn", f"not known: {code}", "`cloudtrain iam-policy` prints what is needed")
     except boto.BotoCoreError as error:
         raise translate(error, "asking for rights") from error
-    return Check("rights", "warn", "this endpoint knows no dry run, and made the group cloudtrain-doctor")
+    return Check("rights", "warn", "this endpoint knows no dry run: a group was made and deleted")
 
 
 def _network(clients: Clients, config: Config) -> Check:

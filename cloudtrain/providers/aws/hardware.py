@@ -39,12 +39,13 @@ def _nvidia(row: Row) -> bool:
     return any(str(gpu.get("Manufacturer", "")).upper() == "NVIDIA" for gpu in gpus)
 
 
-def zones(clients: Clients, types: Sequence[str] | None = None) -> dict[str, tuple[str, ...]]:
-    """Return the zones that offer each type; of every type without `types`."""
-    values = list(types) if types is not None else ["g*", "p*"]
+def zones(clients: Clients, types: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the zones that offer each type."""
+    if not types:
+        return {}
     request: Any = {
         "LocationType": "availability-zone",
-        "Filters": [{"Name": "instance-type", "Values": values}],
+        "Filters": [{"Name": "instance-type", "Values": list(types)}],
     }
     pages = clients.advice.get_paginator("describe_instance_type_offerings").paginate(**request)
     found: dict[str, list[str]] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cloudtrain.catalog.gpu import packaged
 from cloudtrain.models.account import OfferList, OfferQuery
 from cloudtrain.models.plan import Offer, Rates
@@ -19,13 +21,11 @@ def listed(clients: Clients, query: OfferQuery) -> OfferList:
     """
     region = clients.region
     advice = Advice()
-    rows = ask(lambda: hardware.with_gpu(clients))
-    places = ask(lambda: hardware.zones(clients))
     rates = ask(lambda: prices.rates(clients))
+    rows = ask(lambda: hardware.with_gpu(clients))
     known = advice.take(rows, "instance types, so those of the packaged catalog are listed", {})
-    zones = advice.take(places, "zones", {})
     names = known or {entry.type: None for entry in packaged()}
-    bases = [hardware.offer(name, known.get(name), zones.get(name, ())) for name in names]
+    bases = [hardware.offer(name, known.get(name), ()) for name in names]
     wanted = [base for base in bases if fits(base, query)]
     return OfferList(
         region=region,
@@ -48,9 +48,11 @@ def _priced(clients: Clients, advice: Advice, query: OfferQuery, bases: list[Off
     wants_spot = "spot" in query.markets
     asked = prices.on_demand(clients, names if "on-demand" in query.markets else ())
     history = ask(lambda: prices.spot(clients, names if wants_spot else ()))
+    places = ask(lambda: hardware.zones(clients, names))
     spot = advice.take(history, "spot prices", {})
+    zones = advice.take(places, "zones", {})
     found: list[Offer] = []
-    for base in bases:
+    for base in (replace(one, zones=zones.get(one.type, ())) for one in bases):
         if base.type in asked:
             found.append(priced(base, prices.settled(clients, advice, base.type, asked[base.type])))
         if wants_spot:

@@ -56,6 +56,8 @@ def settled(clients: Clients, advice: Advice, name: str, asked: Future[Price]) -
     """Return the asked price, else the packaged one with its date, else none."""
     try:
         return advice.wait(asked)
+    except ValueError:  # the list has no such type in this region, which is an answer
+        return _packaged(clients, name)
     except DENIED as error:
         advice.say("current prices", error)
         return _packaged(clients, name)

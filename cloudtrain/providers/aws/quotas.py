@@ -70,10 +70,10 @@ def read(clients: Clients, type_name: str, market: Market) -> Quota:
     """Return what is allowed and used of a type's quota; what is denied is None and named."""
     code = code_for(type_name, market)
     advice = Advice()
-    applied = ask(lambda: _value(clients.quotas.get_service_quota, code))
+    applied: Future[float | None] = ask(lambda: _value(clients.quotas.get_service_quota, code))
     default = ask(lambda: _value(clients.quotas.get_aws_default_service_quota, code))
     vcpus = ask(lambda: _vcpus(clients, type_name))
-    used = ask(lambda: _used(clients, code))
+    used: Future[int | None] = ask(lambda: _used(clients, code))
     history = ask(lambda: _open_request(clients, code))
     open_value, open_state = advice.take(history, "earlier requests", (None, ""))
     usual = advice.take(default, "the quota's default", code.default)
@@ -93,7 +93,7 @@ def read(clients: Clients, type_name: str, market: Market) -> Quota:
     )
 
 
-def _allowed(advice: Advice, applied: Future[float], usual: float | None) -> float | None:
+def _allowed(advice: Advice, applied: Future[float | None], usual: float | None) -> float | None:
     """Return the applied value; one that was never changed is answered as missing and is the default."""
     try:
         return advice.wait(applied)
