@@ -14,10 +14,12 @@ from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
 from cloudtrain.sandbox import images
+from cloudtrain.sandbox.account import Account
 from cloudtrain.sandbox.emulator import Emulator
 from cloudtrain.sandbox.fleet import CODES, Fleet, Life
 from cloudtrain.sandbox.launches import Launches
 from cloudtrain.sandbox.layer import Behaviour
+from cloudtrain.sandbox.spot_calls import SpotCalls
 from cloudtrain.sandbox.wire import Forward, Reply, Request, failure, packed, tree, xml
 
 _FILTER = re.compile(r"Filter\.(\d+)\.Name")
@@ -37,10 +39,12 @@ _NOTHING_TO_DO = {
 class Ec2:
     """The calls that are not moto's alone."""
 
-    def __init__(self, emulator: Emulator, fleet: Fleet) -> None:
+    def __init__(self, emulator: Emulator, fleet: Fleet, account: Account, launches: Launches) -> None:
         self._emulator = emulator
         self._fleet = fleet
-        self._launches = Launches(emulator, fleet)
+        self._account = account
+        self._launches = launches
+        self._spot = SpotCalls(emulator, launches.spot)
 
     def behaviours(self) -> Mapping[tuple[str, str], Behaviour]:
         """Return what to do for which call."""
@@ -54,6 +58,7 @@ class Ec2:
             ("ec2", "TerminateInstances"): self.change,
             ("ec2", "DeleteSecurityGroup"): self.delete_group,
             ("ec2", "GetConsoleOutput"): self.console,
+            **self._spot.behaviours(),
         }
 
     def describe_instances(self, request: Request, forward: Forward) -> Reply:
@@ -87,10 +92,10 @@ class Ec2:
         with self._emulator.lock:
             lives: list[Life] = []
             for name in request.numbered("InstanceId"):
-                life = self._fleet.get(name)
+                life = self._life(request, name)
                 if life is None:
                     return _no_instance(request, name)
-                refusal = _refused(request, life)
+                refusal = _refused(request, life) or self._refused(request, life)
                 if refusal is not None:
                     return refusal
                 lives.append(life)
@@ -113,7 +118,7 @@ class Ec2:
     def console(self, request: Request, forward: Forward) -> Reply:  # noqa: ARG002 - moto has a text of 2006
         """Return what the machine wrote to its console."""
         name = request.params.get("InstanceId", "")
-        life = self._fleet.get(name)
+        life = self._life(request, name)
         if life is None:
             return _no_instance(request, name)
         text = base64.b64encode(life.machine.console().encode()).decode() if life.machine else ""
@@ -122,6 +127,10 @@ class Ec2:
             f"<instanceId>{escape(name)}</instanceId><timestamp>{stamp}</timestamp><output>{text}</output>"
         )
         return xml(request.action, inner)
+
+    def _life(self, request: Request, name: str) -> Life | None:
+        life = self._fleet.get(name)
+        return life if life is not None and life.region == request.region else None
 
     def _by_id(self, request: Request) -> Request:
         params = dict(request.params)
@@ -137,6 +146,13 @@ class Ec2:
             params |= {f"{prefix}Value.{number}": one for number, one in enumerate(ids, 1)}
         return request.with_params(params)
 
+    def _refused(self, request: Request, life: Life) -> Reply | None:
+        refusal = self._spot.refusal(request, life) if life.spot else None
+        if refusal is not None or request.action != "StartInstances" or life.state != "stopped":
+            return refusal
+        record, market = life.record, "spot" if life.spot else "on-demand"
+        return self._account.refusal(request, record.instance_type, market, record.availability_zone)
+
     def _changed(self, action: str, life: Life) -> str:
         before = life.state
         if before not in _NOTHING_TO_DO[action]:
@@ -146,6 +162,8 @@ class Ec2:
                 "TerminateInstances": self._fleet.terminate,
             }
             steps[action](life)
+            if action == "StartInstances" and life.spot:
+                self._spot.started(life)
         now = life.state
         return (
             f"<item><instanceId>{life.record.id}</instanceId>"

@@ -15,18 +15,22 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtrain import __version__
 from cloudtrain.errors import CloudtrainError
-from cloudtrain.sandbox import services
+from cloudtrain.sandbox import prices, regions, services
+from cloudtrain.sandbox.account import Account
 from cloudtrain.sandbox.ec2 import Ec2
 from cloudtrain.sandbox.emulator import Emulator
 from cloudtrain.sandbox.faults import Faults
 from cloudtrain.sandbox.fleet import Fleet
 from cloudtrain.sandbox.guard import Guard
+from cloudtrain.sandbox.launches import Launches
 from cloudtrain.sandbox.layer import Layer
 from cloudtrain.sandbox.process import ProcessKind, process_kind
+from cloudtrain.sandbox.quotas import Quotas
 from cloudtrain.sandbox.state import Delays, State
 from cloudtrain.sandbox.world import Surrounding
 
@@ -87,15 +91,27 @@ def _server(
             if type == "error":
                 print(message % args, file=sys.stderr)  # noqa: T201 - stderr is the log
 
+        def connection_dropped(self, error: BaseException, environ: Any = None) -> None:  # noqa: ARG002, ANN401
+            self.close_connection = True
+
     def not_yet(*_: Any) -> list[bytes]:  # noqa: ANN401
         return []
 
     server = make_server("127.0.0.1", 0, not_yet, threaded=True, request_handler=Quiet)
     host = f"127.0.0.1:{server.server_port}"
     guard = Guard(host, f"SANDBOX{secrets.token_hex(10).upper()}", secrets.token_urlsafe(32))
-    behaviours = {**Ec2(emulator, fleet).behaviours(), **services.behaviours()}
+    account = Account(state.root / "account.json", fleet)
+    launches = Launches(emulator, fleet, account, Delays.of(os.environ), state.root / "spot.json")
+    ec2 = Ec2(emulator, fleet, account, launches)
+    behaviours = {
+        **ec2.behaviours(),
+        **services.behaviours(),
+        **prices.behaviours(emulator.wait),
+        **Quotas(account).behaviours(),
+        **regions.behaviours(),
+    }
     faults = Faults(state.root / "faults.json")
-    layer = Layer(guard, behaviours, emulator.forward, state.calls, first=[faults])
+    layer = Layer(guard, behaviours, emulator.forward, _logs(state), first=[faults, regions.closed])
     server.app = layer
     state.publish(
         {
@@ -110,6 +126,11 @@ def _server(
         }
     )
     return server, layer
+
+
+def _logs(state: State) -> list[Path]:
+    extra = os.environ.get("CLOUDTRAIN_SANDBOX_RECORD")
+    return [state.calls, *([Path(extra)] if extra else [])]
 
 
 def _watch(state: State, fleet: Fleet, layer: Layer, ended: threading.Event, idle_s: float) -> None:
