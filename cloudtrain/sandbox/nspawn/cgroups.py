@@ -78,7 +78,7 @@ def _rmdir(folder: Path) -> None:
 
 def _own() -> list[tuple[str, str]]:
     rows = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-    return [("v2" if not controllers else controllers, path) for _, controllers, path in rows]
+    return [(controllers or "v2", path) for _, controllers, path in rows]
 
 
 def _hierarchies() -> list[tuple[str, Path]]:

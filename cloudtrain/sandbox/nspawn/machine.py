@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,10 +114,8 @@ class NspawnMachine:
         child = self._expect_end()
         if child is not None and child.poll() is None:
             child.send_signal(signal.SIGTERM)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 child.wait(HALT_S)
-            except subprocess.TimeoutExpired:
-                pass
         self._end()
 
     def destroy(self) -> None:

@@ -32,10 +32,12 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "EC2ws", ""
     protocol_version = "HTTP/1.1"
     timeout = 30
-    server: MetadataServer
 
     def _answer(self) -> None:
-        world, name = self.server.world, self.server.owner(str(self.client_address[0]))
+        server = self.server
+        if not isinstance(server, MetadataServer):
+            raise TypeError(server)
+        world, name = server.world, server.owner(str(self.client_address[0]))
         instance = world.instance(name) if name else None
         if instance is None:
             status, text = 404, ""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 METADATA = "169.254.169.254"
-_SUBNETS = tuple(ipaddress.ip_network("198.18.0.0/15").subnets(new_prefix=24))
+_SUBNETS = tuple(ipaddress.IPv4Network("198.18.0.0/15").subnets(new_prefix=24))
 
 
 class NetworkError(OSError):
@@ -46,7 +46,11 @@ class Network:
     def redirect(self, port: int) -> None:
         """Lead the metadata service's usual address to `port` of the gateway."""
         to = f"{self.gateway}:{port}"
-        _rule(self.name, "nat", f"-I PREROUTING -i {self.name} -d {METADATA} -p tcp --dport 80 -j DNAT --to {to}")
+        _rule(
+            self.name,
+            "nat",
+            f"-I PREROUTING -i {self.name} -d {METADATA} -p tcp --dport 80 -j DNAT --to {to}",
+        )
         _rule(self.name, "filter", f"-I INPUT -i {self.name} -p tcp --dport {port} -j ACCEPT")
 
 

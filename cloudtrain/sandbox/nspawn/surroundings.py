@@ -20,7 +20,7 @@ from cloudtrain.sandbox.nspawn import aptsources, images
 
 CACHE = "/var/cache/uv"
 BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
-_PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s+(.+?)\s+-----END CERTIFICATE-----", re.S)
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s+(.+?)\s+-----END CERTIFICATE-----", re.DOTALL)
 _LOCAL = re.compile(r"(?:file://|(?<![\w:/.-]))(/[\w./+-]+)")
 _PROXIES = re.compile(r"(?i)(http|https|all|no)_proxy")
 _CERTIFICATE_FOLDER = "usr/local/share/ca-certificates"
@@ -66,6 +66,7 @@ def _variables(layer: Path) -> dict[str, str]:
     found = surroundings.settings(os.environ, skel, f"/home/{images.LOGIN_USER}", owner)
     if (skel / ".config").is_dir():
         shutil.copytree(skel / ".config", layer / "root/.config")
+        (layer / "root").chmod(0o700)
     for value in found.values():
         if value.startswith("/") and Path(value).is_file() and value not in BUNDLES:
             _write(layer / value.lstrip("/"), Path(value).read_text())
