@@ -21,12 +21,13 @@ from hashlib import sha256
 from pathlib import Path
 
 from cloudtrain.errors import UsageError
-from cloudtrain.sandbox import addresses, processes, surroundings
+from cloudtrain.sandbox import addresses, power, processes, surroundings
+from cloudtrain.sandbox.imds import MetadataServer
 from cloudtrain.sandbox.isolation import Person, person
 from cloudtrain.sandbox.machines import World
 from cloudtrain.sandbox.processes import Leader
 from cloudtrain.sandbox.seed import Seed
-from cloudtrain.sandbox.state import State
+from cloudtrain.sandbox.state import Delays, State
 from cloudtrain.ssh import keys
 
 SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"
@@ -76,11 +77,14 @@ class ProcessKind:
     sshd: str
     sftp: str
     extra: str = ""
+    first_contact_s: float = 0.0
     world: World | None = field(default=None, repr=False)
+    imds: MetadataServer | None = field(default=None, repr=False)
 
     def join(self, world: World) -> None:
-        """Learn the cloud around the machines."""
+        """Learn the cloud around the machines, and tell them of it from now on."""
         self.world = world
+        self.imds = MetadataServer(world)
 
     @property
     def login_user(self) -> str:
@@ -118,7 +122,8 @@ def process_kind(state: State) -> ProcessKind:
     # Only this folder: in one that a machine owns it could put links in root's way.
     who.own(state.home / ".cache" / "uv", 0o755)
     surroundings.place_uv(state.home / ".bin")
-    return ProcessKind(state, who, addresses.free_port(), sshd, sftp, _newer_options())
+    first_contact_s = Delays.of(os.environ).first_contact
+    return ProcessKind(state, who, addresses.free_port(), sshd, sftp, _newer_options(), first_contact_s)
 
 
 @dataclass(slots=True)
@@ -130,6 +135,9 @@ class ProcessMachine:
     address: str | None = None
     _child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _pushed: list[str] = field(default_factory=list[str], repr=False)
+    _guard: power.GuardFiles | None = field(default=None, repr=False)
+    _switch: power.Switch | None = field(default=None, repr=False)
+    _imds: str = field(default="", repr=False)
 
     @property
     def folder(self) -> Path:
@@ -164,7 +172,11 @@ class ProcessMachine:
         own(self.home / ".ssh" / "authorized_keys", 0o600)
         keys.write_private(self.folder / "host_key", seed.host_private.rstrip() + "\n")
         own(self.folder / "host_key", 0o600)
-        _write(self.folder / "console.log", _console_text(seed))
+        self._guard = power.guard_of(seed.user_data)
+        if self._guard is not None:
+            power.place(self._guard, self.folder, self._seen_folder())
+        _write(self.folder / "console.log", _console_text(seed, guarded=self._guard is not None))
+        self._join()
         self._write_session()
 
     def boot(self) -> str:
@@ -176,6 +188,11 @@ class ProcessMachine:
         _write(self.folder / "boot_id", f"{uuid.uuid4()}\n").chmod(0o444)
         self.log.touch()
         self.kind.who.own(self.log, 0o644)
+        if self._guard is not None:
+            seen, late = self._seen_folder(), self.kind.first_contact_s
+            if not self.kind.who.own_time:  # its uptime is the host's
+                late = power.uptime() + (late or float(self._guard.config.get("first_contact_s", 0)))
+            power.configure(self._guard, self.folder, seen, self.seen_home, self._imds, late)
         for _ in range(BOOT_TRIES):
             address = addresses.free_address(self.kind.ssh_port)
             if self._listen(address):
@@ -191,6 +208,8 @@ class ProcessMachine:
     def destroy(self) -> None:
         """End every process and delete the disk; logs stay."""
         self._end(grace_s=0)
+        if self._switch is not None:
+            self._switch.close()
         shutil.rmtree(self.home, ignore_errors=True)
         shutil.rmtree(self._screens(), ignore_errors=True)
         for entry in self.folder.glob("*") if self.folder.exists() else ():
@@ -231,6 +250,14 @@ class ProcessMachine:
             self._child = None
         self.address = None
 
+    def _join(self) -> None:
+        world, imds = self.kind.world, self.kind.imds
+        if world is not None and imds is not None:
+            self._imds = imds.url(self.id)
+            self._switch = power.Switch(
+                self.folder / "power", self.kind.who, lambda: world.powered_off(self.id)
+            )
+
     def _write_session(self) -> None:
         who, seen = self.kind.who, self._seen_folder()
         root = "/home" if who.isolated else str(self.kind.state.home)
@@ -245,6 +272,8 @@ class ProcessMachine:
             "PATH": f"{root}/.bin:/usr/local/bin:/usr/bin:/bin",
             "UV_CACHE_DIR": f"{root}/.cache/uv",
             "LANG": "C.UTF-8",
+            # Where the SDKs look for it.
+            **({"AWS_EC2_METADATA_SERVICE_ENDPOINT": self._imds} if self._imds else {}),
             processes.MARK: self.id,
         }
         if not who.isolated:
@@ -272,6 +301,9 @@ class ProcessMachine:
         _write(self.folder / "sshd_config", config).chmod(0o644)
         seen_log = f"{seen}/sshd.log"
         command = [self.kind.sshd, "-D", "-f", f"{seen}/sshd_config", "-E", seen_log]
+        if self._guard is not None:
+            beside = f'/bin/sh {shlex.quote(seen)}/guard < /dev/null & exec "$@"'
+            command = ["/bin/sh", "-c", beside, "guarded", *command]
         start = self.log.stat().st_size
         with (self.folder / "boot.log").open("ab") as errors:
             self._child = subprocess.Popen(
@@ -314,9 +346,10 @@ class ProcessMachine:
         return Path("/tmp") / f"ct-{os.getuid()}-{sha256(str(own).encode()).hexdigest()[:10]}"  # noqa: S108
 
 
-def _console_text(seed: Seed) -> str:
+def _console_text(seed: Seed, *, guarded: bool) -> str:
     lines = [
         "cloud-init: ci-info: machine of kind `process`",
+        *(["cloud-init: the guard runs as an ordinary user"] if guarded else []),
         *(f"cloud-init: no root here, left undone: {part}" for part in seed.undone),
         "-----BEGIN SSH HOST KEY FINGERPRINTS-----",
         f"256 {keys.fingerprint(seed.host_public)} root@sandbox (ED25519)",
