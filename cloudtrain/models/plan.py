@@ -121,6 +121,8 @@ class LaunchSpec:
     subnet: str | None
     tags: dict[str, str]
     after_power_off: Literal["stop", "terminate"]
+    containers: bool = False
+    """Whether containers on the machine read its metadata, which takes one more network hop."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ converge. All raise `CloudError` and its subclasses, nothing of their own librar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -112,6 +113,32 @@ class Provider(Protocol):
         """
         ...
 
+    def tag(self, machine_id: str, tags: dict[str, str]) -> None:
+        """Put tags on a machine, replacing those of the same keys."""
+        ...
+
+    def tags_of(self, machine_id: str) -> dict[str, str]:
+        """Return a machine's tags. Raises `GoneError` when there is no such machine."""
+        ...
+
+    def push_key(self, machine_id: str, zone: str, user: str, public_key: str) -> None:
+        """Let `public_key` in as `user` for a minute, by the cloud's own authority.
+
+        Raises `CloudError` where the cloud, the machine or the caller's rights do not allow it.
+        """
+        ...
+
+    def repair_ingress(self, run: RunRef, address: str) -> bool:
+        """Admit `address` instead of the caller's own earlier one; say whether that changed anything.
+
+        Nobody else's rule is touched.
+        """
+        ...
+
+    def caller_address(self, config: Config) -> str:
+        """Return this computer's public IPv4 address, given or asked. Raises `CloudError`."""
+        ...
+
     def start(self, machine_id: str) -> None:
         """Start a stopped machine; running already is success."""
         ...
@@ -128,8 +155,18 @@ class Provider(Protocol):
         """
         ...
 
-    def terminate(self, machine_ids: tuple[str, ...], timeout_s: float) -> None:
-        """Terminate and wait until gone. Gone already, or never there, is success."""
+    def terminate(
+        self,
+        machine_ids: tuple[str, ...],
+        timeout_s: float,
+        *,
+        launched: Mapping[str, datetime] | None = None,
+    ) -> None:
+        """Terminate and wait until gone. Gone already, or never there, is success.
+
+        `launched` says when, where it is known: a machine younger than a minute that
+        the cloud does not show is asked for again instead of taken for gone.
+        """
         ...
 
     def release_access(self, run: RunRef) -> None:

@@ -257,7 +257,7 @@ def test_a_machine_that_went_by_itself_is_replaced_and_nothing_at_home_overwritt
     before = best.read_bytes()
     provider = way.running.provider()
     provider.terminate((way.alive()[0],), 60)
-    assert "not reached" in way.call("status").stdout
+    assert "is gone (terminated)" in way.call("status").stdout
     assert way.call("logs", code=4).stderr.count("error:") == 1
     way.call("up", "-y")
     assert len(way.alive()) == 1

@@ -157,6 +157,28 @@ def _group(ec2: EC2Client, name: str, spec: AccessSpec) -> tuple[str, bool]:
     return groups[0].get("GroupId", ""), False
 
 
+def repair(clients: Clients, run: RunRef, port: int, address: str) -> bool:
+    """Admit `address` and revoke the caller's own earlier rules; nobody else's are touched."""
+    with translating("looking for the security group"):
+        groups = clients.ec2.describe_security_groups(Filters=_filters(run))["SecurityGroups"]
+    changed = False
+    for group in groups:
+        name = group.get("GroupId", "")
+        spec = AccessSpec(run=run, public_key="", ingress=checked_address(address), port=port)
+        changed = _admit(clients.ec2, name, spec) or changed
+        old: list[Any] = [
+            {**permission, "IpRanges": [entry], "UserIdGroupPairs": [], "Ipv6Ranges": [], "PrefixListIds": []}
+            for permission in group.get("IpPermissions", [])
+            for entry in permission.get("IpRanges", [])
+            if entry.get("Description") == f"cloudtrain {run.owner}"
+            and entry.get("CidrIp") != f"{address}/32"
+        ]
+        with translating("revoking your earlier address"):
+            for permission in old:
+                clients.ec2.revoke_security_group_ingress(GroupId=name, IpPermissions=[permission])
+    return changed
+
+
 def _admit(ec2: EC2Client, group: str, spec: AccessSpec) -> bool:
     permission: Any = {
         "IpProtocol": "tcp",

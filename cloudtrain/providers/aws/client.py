@@ -107,6 +107,11 @@ class Clients:
         return self._client("sts", "patient")
 
     @property
+    def connect(self) -> Any:  # noqa: ANN401 - one call
+        """EC2 Instance Connect."""
+        return self._client("ec2-instance-connect", "patient")
+
+    @property
     def pricing(self) -> Any:  # noqa: ANN401 - its stub adds nothing to JSON in strings
         """The Price List API, in the region where it answers."""
         return self._client("pricing", "advice", region=PRICE_REGIONS[self.partition])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from datetime import datetime
 
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Found, LaunchSpec, Observation, Survey
 from cloudtrain.models.run import RunRef
-from cloudtrain.providers.aws import access, audit, launch, machines, survey
+from cloudtrain.providers.aws import access, adopt, audit, launch, machines, survey
 from cloudtrain.providers.aws.client import Clients, Settings
 from cloudtrain.providers.aws.errors import translating
 from cloudtrain.providers.base import Access, AccessSpec, Identity, Launches
@@ -63,6 +65,26 @@ class AwsProvider:
         """Launch exactly one machine for `token`."""
         return launch.run_once(self.clients, spec, token, launches)
 
+    def tag(self, machine_id: str, tags: dict[str, str]) -> None:
+        """Put tags on a machine."""
+        machines.tag(self.clients, machine_id, tags)
+
+    def tags_of(self, machine_id: str) -> dict[str, str]:
+        """Return a machine's tags."""
+        return adopt.tags_of(self.clients, machine_id)
+
+    def push_key(self, machine_id: str, zone: str, user: str, public_key: str) -> None:
+        """Let a key in for a minute, by EC2 Instance Connect."""
+        adopt.push_key(self.clients, machine_id, zone, user, public_key)
+
+    def repair_ingress(self, run: RunRef, address: str) -> bool:
+        """Admit `address` instead of the caller's own earlier one."""
+        return access.repair(self.clients, run, self.ssh_port, address)
+
+    def caller_address(self, config: Config) -> str:
+        """Return this computer's public IPv4 address, given or asked."""
+        return survey.ingress(self.clients, config)
+
     def start(self, machine_id: str) -> None:
         """Start a stopped machine."""
         machines.start(self.clients, machine_id)
@@ -75,9 +97,15 @@ class AwsProvider:
         """Return the machine once it runs and has an address."""
         return machines.wait_running(self.clients, machine_id, timeout_s)
 
-    def terminate(self, machine_ids: tuple[str, ...], timeout_s: float) -> None:
-        """Terminate and wait until gone."""
-        machines.terminate(self.clients, machine_ids, timeout_s)
+    def terminate(
+        self,
+        machine_ids: tuple[str, ...],
+        timeout_s: float,
+        *,
+        launched: Mapping[str, datetime] | None = None,
+    ) -> None:
+        """Cancel their spot requests, terminate and wait until gone."""
+        machines.terminate(self.clients, machine_ids, timeout_s, launched=launched)
 
     def release_access(self, run: RunRef) -> None:
         """Cancel spot requests, delete key pair and security group."""

@@ -62,7 +62,7 @@ def survey(clients: Clients, config: Config) -> Survey:
     advice = _Advice()
     with ThreadPoolExecutor(8, thread_name_prefix="survey") as pool:
         image = pool.submit(images.resolve, clients, config.instance.image)
-        address = pool.submit(_ingress, clients, config)
+        address = pool.submit(ingress, clients, config)
         prices = {name: pool.submit(_on_demand_price, clients, name) for name in types}
         spot = pool.submit(_spot_prices, clients, types, config.instance.market)
         zones = pool.submit(_zones, clients, types)
@@ -72,9 +72,17 @@ def survey(clients: Clients, config: Config) -> Survey:
             region=region,
             offers=offers,
             image=_needed(image),
-            ingress=advice.take(address, "your public address", None),
+            ingress=_known(advice, address),
             missing=tuple(advice.missing),
         )
+
+
+def _known(advice: _Advice, address: Future[str]) -> str | None:
+    try:
+        return address.result()
+    except CloudtrainError as error:
+        advice.say("your public address", error)
+        return None
 
 
 def _needed(future: Future[T]) -> T:
@@ -213,6 +221,7 @@ def _dollars(product: dict[str, Any]) -> list[float]:
     return [float(next(iter(item["pricePerUnit"].values()))) for item in dimensions]
 
 
-def _ingress(clients: Clients, config: Config) -> str | None:
+def ingress(clients: Clients, config: Config) -> str:
+    """Return the caller's address, given or asked. Raises `CloudError`."""
     given = config.access.ingress or clients.settings.ingress
     return checked_address(given) if given else caller_address(config.access.address_service)
