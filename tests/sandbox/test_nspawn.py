@@ -69,6 +69,7 @@ def test_it_boots_in_seconds_and_the_first_connection_is_verified(cloud: Cloud) 
     # Strict checking against the key of the user data: no earlier key may have answered.
     assert cloud.ssh(name, "whoami; sudo -n id -un; ps -o comm= 1").split() == ["ubuntu", "root", "systemd"]
     assert time.monotonic() - began < 20  # 4 s on an idle machine
+    assert float(cloud.ssh(name, "cut -d' ' -f1 /proc/uptime")) < 30  # its own, not the host's
     cloud.ssh(name, "cloud-init status --wait")
     assert cloud.ssh(name, "systemctl --failed --no-legend", code=None) == ""
     assert "Accepted publickey" in cloud.ssh(name, "sudo journalctl -u ssh --no-pager")
