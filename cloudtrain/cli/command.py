@@ -125,7 +125,7 @@ def context_of(console: Console, config: Config, base: Path, *, yes: bool) -> Co
     return Context(
         config=config,
         base=base,
-        provider=provider_of(config),
+        provider=provider_of(config, console.reporter),
         reporter=console.reporter,
         timeline=Timeline(console.reporter),
         confirm=(lambda _: True) if yes else console.confirm,
