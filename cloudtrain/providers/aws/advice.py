@@ -22,7 +22,7 @@ from cloudtrain.providers.aws.errors import code_of
 T = TypeVar("T")
 K = TypeVar("K")
 
-DEADLINE_S = 10.0
+DEADLINE_S = 8.0
 """How long advice may take altogether."""
 WIDTH = 12
 """How many questions of a kind are open at once."""
