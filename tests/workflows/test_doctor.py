@@ -111,12 +111,14 @@ def test_the_clock_is_compared_with_the_date_of_an_answer(ahead_s: int, state: s
 
     class Late(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            body = b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>"
             self.send_response_only(403)
             self.send_header(
                 "Date", format_datetime(datetime.now(UTC) - timedelta(seconds=ahead_s), usegmt=True)
             )
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """Say nothing."""
