@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import botocore.exceptions as boto
@@ -28,6 +29,7 @@ from cloudtrain.providers.aws.errors import (
     NO_ANSWER,
     THROTTLED,
     code_of,
+    is_lost,
     translate,
 )
 from cloudtrain.providers.aws.machines import to_machine
