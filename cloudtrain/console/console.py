@@ -23,12 +23,14 @@ from cloudtrain.models.plan import Plan, Receipt
 if TYPE_CHECKING:
     from cloudtrain.models.account import Policy
     from cloudtrain.models.training import Artifact
+    from cloudtrain.workflows.adopt import Adopted
     from cloudtrain.workflows.audit import Audit, Deletion
     from cloudtrain.workflows.doctor import Diagnosis
     from cloudtrain.workflows.down import Down
     from cloudtrain.workflows.evaluate import Evaluation
     from cloudtrain.workflows.fetch import Fetched
     from cloudtrain.workflows.offers import Offers
+    from cloudtrain.workflows.park import Parked, Started
     from cloudtrain.workflows.quota import Quotas
     from cloudtrain.workflows.run import Ran
     from cloudtrain.workflows.status import RunStatus
@@ -158,14 +160,35 @@ class Console:
         lines = [f"{down.run} has ended", *(words.artifacts(down.artifacts) if down.artifacts else [])]
         self.result(down, "\n".join(lines + words.receipt(down.receipt)))
 
+    def show_parked(self, parked: Parked) -> None:
+        """Show that a machine is put aside, and what that costs."""
+        price = words.money(parked.cost_month, parked.currency)
+        self.result(
+            parked,
+            f"{parked.run} is parked: {parked.machine} is stopped, its disk costs {price} a month\n"
+            "next: `cloudtrain start` goes on, `cloudtrain down` brings the weights home and ends it",
+        )
+
+    def show_started(self, started: Started) -> None:
+        """Show where a machine runs again, and what is on it."""
+        session = started.session
+        state = f"; session {session.number:03d} is {session.state}" if session else ""
+        head = f"{started.run} is up on {started.machine} at {started.address}{state}"
+        self.result(started, "\n".join([head, *NEXT]))
+
+    def show_adopted(self, adopted: Adopted) -> None:
+        """Show the run that this computer knows now."""
+        session = adopted.session
+        state = f"; session {session.number:03d} is {session.state}" if session else ""
+        head = f"{adopted.run} is this folder's now: {adopted.machine} at {adopted.address}{state}"
+        self.result(adopted, "\n".join([head, *NEXT]))
+
     def show_status(self, status: RunStatus) -> None:
         """Show machine, training and cost."""
         machine = status.machine
         lines = [f"run         {status.run}"]
         if machine is not None:
-            lines.append(
-                f"machine     {machine.id} is {machine.state}: {machine.type} ({machine.market}) in {machine.zone}"
-            )
+            lines.append(words.machine(machine))
         if status.training is not None:
             lines += words.training(status.training)
         if status.receipt is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from cloudtrain.events import Note, Progress, StageFinished, Waterfall
+from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Offer, Plan, Receipt
 from cloudtrain.models.training import Artifact, TrainingStatus
 
@@ -36,6 +37,19 @@ def money(amount: float | None, currency: str = "USD") -> str:
         return "not known"
     digits = 2 if amount >= 1 or amount == 0 else 3 if amount >= 0.01 else 5
     return f"{amount:.{digits}f} {currency}"
+
+
+def machine(found: Machine) -> str:
+    """Return the line of `status` about a machine; of one that is gone, with what to do next."""
+    if not found.alive:
+        return (
+            f"machine     {found.id} is gone ({found.state})\n"
+            "hint: `cloudtrain down` tidies up, `cloudtrain up` launches another"
+        )
+    line = f"machine     {found.id} is {found.state}: {found.type} ({found.market}) in {found.zone}"
+    if found.state in ("stopping", "stopped"):
+        line += "\nhint: `cloudtrain start` goes on with it; its disk is still paid for"
+    return line
 
 
 def metrics(values: Mapping[str, float]) -> str:

@@ -162,6 +162,25 @@ class Provider(Protocol):
         """
         ...
 
+    def tag(self, machine_id: str, tags: dict[str, str]) -> None:
+        """Put tags on a machine, replacing those of the same keys."""
+        ...
+
+    def tags_of(self, machine_id: str) -> dict[str, str]:
+        """Return a machine's tags. Raises `GoneError` when there is no such machine."""
+        ...
+
+    def push_key(self, machine_id: str, zone: str, user: str, public_key: str) -> None:
+        """Let `public_key` in as `user` for a minute, by the cloud's own authority.
+
+        Raises `CloudError` where the cloud, the machine or the caller's rights do not allow it.
+        """
+        ...
+
+    def caller_address(self, config: Config) -> str:
+        """Return this computer's public IPv4 address, given or asked. Raises `CloudError`."""
+        ...
+
     def start(self, machine_id: str) -> None:
         """Start a stopped machine; running already is success."""
         ...

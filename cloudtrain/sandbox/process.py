@@ -135,13 +135,14 @@ class ProcessMachine:
         self.home.mkdir(parents=True)
         self.folder.mkdir(parents=True, mode=0o755)
         own(self.home, 0o755)
-        for folder in (self.home / ".ssh", self.home / ".screen"):
+        for folder in (self.home / ".ssh", self.home / ".screen", self.home / ".sshd"):
             folder.mkdir()
             own(folder, 0o700)
         _write(self.home / ".ssh" / "authorized_keys", "".join(f"{key}\n" for key in seed.authorized))
         own(self.home / ".ssh" / "authorized_keys", 0o600)
-        keys.write_private(self.folder / "host_key", seed.host_private.rstrip() + "\n")
-        own(self.folder / "host_key", 0o600)
+        # In the home: like root on a real machine, its user may replace the machine's key.
+        keys.write_private(self.home / ".sshd" / "host_key", seed.host_private.rstrip() + "\n")
+        own(self.home / ".sshd" / "host_key", 0o600)
         self._guard = power.guard_of(seed.user_data)
         if self._guard is not None:
             power.place(self._guard, self.folder, self._seen_folder())
@@ -234,6 +235,8 @@ class ProcessMachine:
             "PATH": f"{root}/.bin:/usr/local/bin:/usr/bin:/bin",
             "UV_CACHE_DIR": f"{root}/.cache/uv",
             "LANG": "C.UTF-8",
+            "CLOUDTRAIN_SSHD_KEY": f"{self.seen_home}/.sshd/host_key",
+            "CLOUDTRAIN_SSHD_RELOAD": f'kill -HUP "$(cat {shlex.quote(self.seen_home)}/.sshd/pid)"',
             # Where the SDKs look for it.
             **({"AWS_EC2_METADATA_SERVICE_ENDPOINT": self._imds.url} if self._imds else {}),
             processes.MARK: self.id,

@@ -13,9 +13,9 @@ from cloudtrain.ssh import keys
 CONFIG = """\
 ListenAddress {address}
 Port {port}
-HostKey {folder}/host_key
+HostKey {home}/.sshd/host_key
 AuthorizedKeysFile {home}/.ssh/authorized_keys {folder}/pushed_keys
-PidFile none
+PidFile {home}/.sshd/pid
 UsePAM no
 StrictModes no
 PasswordAuthentication no

@@ -69,6 +69,8 @@ class Remote:
         self.target = target
         self.connection = connection
         self._budget = threading.BoundedSemaphore(CHANNELS)
+        self._opening = threading.Lock()
+        self._home = ""
 
     def __enter__(self) -> Self:
         return self
@@ -90,6 +92,19 @@ class Remote:
                 hint="run the same command again; it continues where it stopped",
             )
         return transport
+
+    @property
+    def home(self) -> str:
+        """The user's HOME on the machine, asked once a connection."""
+        if not self._home:
+            self._home = self.run('printf %s "$HOME"').stdout
+        return self._home
+
+    @property
+    def host_key(self) -> str:
+        """The key that the machine answered with, `kind base64`; it was pinned."""
+        key = self.transport.get_remote_server_key()
+        return f"{key.get_name()} {key.get_base64()}"
 
     @contextmanager
     def open(self, command: str, *, timeout: float | None = None) -> Generator[Channel]:
@@ -116,14 +131,16 @@ class Remote:
         import paramiko
 
         pause = 0.01
-        while True:
-            try:
-                return self.transport.open_session(timeout=30)
-            except paramiko.SSHException as error:
-                if not was_refused(error) or pause > 2:
-                    raise
-                time.sleep(pause)
-                pause *= 2
+        # One at a time, waiting included: paramiko can lose the connection when several are refused.
+        with self._opening:
+            while True:
+                try:
+                    return self.transport.open_session(timeout=30)
+                except paramiko.SSHException as error:
+                    if not was_refused(error) or pause > 2:
+                        raise
+                    time.sleep(pause)
+                    pause *= 2
 
     def run(
         self,

@@ -6,12 +6,14 @@ pushed project waits for exactly that.
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from cloudtrain import bootstrap, facts, training
+from cloudtrain.config import dump
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
@@ -52,15 +54,20 @@ def settle(
         stage.outcome = f"{found.os_id} {found.os_version}, {len(found.gpus)} GPU"
     layout = layout_of(folder, found.home)
     ready = threading.Event()
-    with ThreadPoolExecutor(4, thread_name_prefix="settle") as pool:
+    with ThreadPoolExecutor(5, thread_name_prefix="settle") as pool:
         code = pool.submit(_push_project, context, remote, layout, ready) if push else None
         if code is None:
             ready.set()
+        # For a second computer, which finds the machine by its tags and knows nothing else of it.
+        config = json.dumps(dump(context.config)).encode()
+        kept = pool.submit(remote.put, config, f"{layout.root}/config.json") if push else None
         data = pool.submit(_push_data, context, remote, layout, source) if push and source else None
         steps = bootstrap.steps(context.config, found, layout)
         reports = pool.submit(
             bootstrap.converge, remote, steps, layout, context.timeline, project_ready=ready
         )
+    if kept:
+        kept.result()
     pushes = [*(code.result() if code else ()), *(data.result() if data else ())]
     python = bootstrap.environment_python(context.config, found, layout)
     return Settled(found, layout, python, reports.result(), tuple(pushes))

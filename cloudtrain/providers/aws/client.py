@@ -119,6 +119,11 @@ class Clients:
         return self._client("sts", "patient")
 
     @property
+    def connect(self) -> Any:  # noqa: ANN401 - one call
+        """EC2 Instance Connect."""
+        return self._client("ec2-instance-connect", "patient")
+
+    @property
     def impatient_sts(self) -> STSClient:
         """STS, where a quick no is better than a late yes."""
         return self._client("sts", "advice")

@@ -112,11 +112,18 @@ def wait_running(
 
 
 def start(clients: Clients, machine_id: str, *, sleep: Sleep = time.sleep) -> None:
-    """Start a stopped machine; one that is still stopping is waited for."""
+    """Start a stopped machine; one that is still stopping is waited for.
+
+    Like a launch it is asked without boto3's own retries, which would hide a lack of
+    capacity for a while and then report it all the same.
+    """
     for _ in range(120):
         try:
-            clients.ec2.start_instances(InstanceIds=[machine_id])
+            clients.launcher.start_instances(InstanceIds=[machine_id])
         except boto.ClientError as error:
+            if code_of(error) in ("RequestLimitExceeded", "InternalError", "Unavailable"):
+                sleep(1)
+                continue
             machine = describe(clients, machine_id)
             if code_of(error) == "IncorrectInstanceState" and machine and machine.state == "stopping":
                 sleep(1)
@@ -126,6 +133,13 @@ def start(clients: Clients, machine_id: str, *, sleep: Sleep = time.sleep) -> No
             raise translate(error, f"starting {machine_id}") from error
         return
     raise CloudError(f"{machine_id} has been stopping for two minutes", hint="try again later")
+
+
+def tag(clients: Clients, machine_id: str, wanted: Mapping[str, str]) -> None:
+    """Put tags on a machine; the machine reads them through its metadata service at once."""
+    pairs: Any = tags.to_aws(wanted)
+    with translating(f"tagging {machine_id}"):
+        clients.ec2.create_tags(Resources=[machine_id], Tags=pairs)
 
 
 def stop(clients: Clients, machine_id: str) -> None:

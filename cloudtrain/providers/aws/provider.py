@@ -14,6 +14,7 @@ from cloudtrain.models.plan import Found, LaunchSpec, Observation, Survey
 from cloudtrain.models.run import RunRef
 from cloudtrain.providers.aws import (
     access,
+    adopt,
     audit,
     doctor,
     launch,
@@ -112,6 +113,22 @@ class AwsProvider:
     def launch(self, spec: LaunchSpec | None, token: str, launches: Launches) -> Machine:
         """Launch exactly one machine for `token`."""
         return launch.run_once(self.clients, spec, token, launches)
+
+    def tag(self, machine_id: str, tags: dict[str, str]) -> None:
+        """Put tags on a machine."""
+        machines.tag(self.clients, machine_id, tags)
+
+    def tags_of(self, machine_id: str) -> dict[str, str]:
+        """Return a machine's tags."""
+        return adopt.tags_of(self.clients, machine_id)
+
+    def push_key(self, machine_id: str, zone: str, user: str, public_key: str) -> None:
+        """Let a key in for a minute, by EC2 Instance Connect."""
+        adopt.push_key(self.clients, machine_id, zone, user, public_key)
+
+    def caller_address(self, config: Config) -> str:
+        """Return this computer's public IPv4 address, given or asked."""
+        return survey.ingress(self.clients, config)
 
     def start(self, machine_id: str) -> None:
         """Start a stopped machine."""

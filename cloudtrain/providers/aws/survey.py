@@ -77,7 +77,7 @@ def _ask(clients: Clients, config: Config) -> _Asked:
         spot=ask(lambda: prices.spot(clients, types if wants_spot else ())),
         rates=ask(lambda: prices.rates(clients)),
         image=ask(lambda: images.resolve(clients, config.instance.image)),
-        address=ask(lambda: _ingress(clients, config)),
+        address=ask(lambda: ingress(clients, config)),
         network=ask(lambda: network.check(clients, config, clients.settings.ssh_port)),
     )
 
@@ -176,7 +176,8 @@ def _details(
         return advice.take(asked, "instance types", {})
 
 
-def _ingress(clients: Clients, config: Config) -> str | None:
+def ingress(clients: Clients, config: Config) -> str:
+    """Return the caller's address, given or asked. Raises `CloudError`."""
     given = clients.settings.ingress
     if config.access.ingress:
         return checked_address(config.access.ingress, loopback=clients.settings.name == "sandbox")

@@ -1,0 +1,1 @@
+"""What a machine is told so that it ends by itself; `guard.py` runs there, alone."""
