@@ -1,13 +1,13 @@
-"""The metadata service of `process` machines: one small server, a secret path for each machine.
+"""The metadata service of a `process` machine: a port on the loopback for each.
 
-They share the host's network, so there is no 169.254.169.254 of their own; what the
-address tells EC2, a path that only the machine knows tells here. The Host header must
-be exactly ours, so that no web page asks by another name.
+Such machines share the host's network, so there is no 169.254.169.254 of their own; what
+the asking address tells EC2, the port tells here. It hands out no credentials and
+changes nothing. The Host header must be exactly ours, so that no web page asks by
+another name.
 """
 
 from __future__ import annotations
 
-import secrets
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,36 +17,38 @@ from cloudtrain.sandbox.metadata import answer
 
 
 class MetadataServer:
-    """Serves from the moment it is made, in threads that end with the process."""
+    """Serves one machine from the moment it is made until it is closed."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, instance_id: str) -> None:
         self._world = world
-        self._machines: dict[str, str] = {}
+        self._instance_id = instance_id
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.2,), daemon=True, name="imds").start()
+        name = f"imds {instance_id}"
+        threading.Thread(target=self._server.serve_forever, args=(0.2,), daemon=True, name=name).start()
 
     @property
     def host(self) -> str:
         """Address and port."""
         return f"127.0.0.1:{self._server.server_port}"
 
-    def url(self, instance_id: str) -> str:
-        """Return the base address of a machine's own metadata service; a new one each time."""
-        secret = secrets.token_urlsafe(24)
-        self._machines = {key: name for key, name in self._machines.items() if name != instance_id}
-        self._machines[secret] = instance_id
-        return f"http://{self.host}/{secret}"
+    @property
+    def url(self) -> str:
+        """The base address, in the place of http://169.254.169.254."""
+        return f"http://{self.host}"
+
+    def close(self) -> None:
+        """Serve no longer."""
+        self._server.shutdown()
+        self._server.server_close()
 
     def answer(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
         """Return status and text for one request."""
-        secret, _, rest = path.removeprefix("/").partition("/")
-        name = self._machines.get(secret)
-        instance = self._world.instance(name) if name else None
+        instance = self._world.instance(self._instance_id)
         given = {key.lower(): value for key, value in headers.items()}
         if instance is None or given.get("host") != self.host:
             return 404, ""
-        return answer(method, f"/{rest}", headers, instance, self._world.tokens)
+        return answer(method, path, headers, instance, self._world.tokens)
 
 
 def _handler(server: MetadataServer) -> type[BaseHTTPRequestHandler]:

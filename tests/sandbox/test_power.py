@@ -182,6 +182,7 @@ def test_a_machine_knows_itself_and_its_tags_as_they_are_now(cloud: Cloud) -> No
     bare = 'curl -s -o /dev/null -w "%{http_code}" "$AWS_EC2_METADATA_SERVICE_ENDPOINT/latest/meta-data/instance-id"'
     assert cloud.ssh(name, bare) == "401"
     assert cloud.ssh(name, bare.replace("curl -s", "curl -s -H 'Host: evil.example'")) == "404"
+    assert cloud.ssh(name, "echo $AWS_EC2_METADATA_SERVICE_ENDPOINT").startswith("http://127.0.0.1:")
     other = cloud.running()
     assert ask(cloud, other, "instance-id") == ("200", other)
     assert ask(cloud, other, "tags/instance/deadline")[0] == "404"

@@ -38,13 +38,16 @@ LAUNCH = (
     "InvalidParameterCombination",
 )
 SOME = ("throttled", "reset after", "no right")
-REFUSALS = [
-    ("spot", "MaxSpotInstanceCountExceeded"),
-    ("on-demand", "InvalidParameterCombination"),
-    ("spot-then-on-demand", "InsufficientInstanceCapacity"),
-]
-if EVERY:
-    REFUSALS = [(market, code) for market in ("on-demand", "spot", "spot-then-on-demand") for code in LAUNCH]
+MARKETS = ("on-demand", "spot", "spot-then-on-demand")
+REFUSALS = (
+    [(market, code) for market in MARKETS for code in LAUNCH]
+    if EVERY
+    else [
+        ("spot", "MaxSpotInstanceCountExceeded"),
+        ("on-demand", "InvalidParameterCombination"),
+        ("spot-then-on-demand", "InsufficientInstanceCapacity"),
+    ]
+)
 
 
 @pytest.fixture(scope="module")
