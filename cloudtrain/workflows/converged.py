@@ -30,6 +30,7 @@ def converged(
     ready: threading.Event,
     drained: Callable[[], None],
     ours: bool,
+    only: str | None = None,
 ) -> tuple[StepReport, ...]:
     """Make every step hold, rebooting the machine where one asks for it, and report each once.
 
@@ -37,10 +38,10 @@ def converged(
     returns when nothing else uses the machine, or raises: neither a push nor a training
     may be cut by our own reboot. A machine that is not `ours` is never rebooted.
 
-    Raises what `bootstrap.converge` raises, and `StepError` for a step that still asks
+    `only` keeps one step and what it needs. Raises what `bootstrap.converge` raises, and `StepError` for a step that still asks
     for a reboot after three of them, or on a machine that is the user's own.
     """
-    reports = bootstrap.converge(remote, steps_of(found), layout, timeline, project_ready=ready)
+    reports = bootstrap.converge(remote, steps_of(found), layout, timeline, only=only, project_ready=ready)
     for _ in range(REBOOTS):
         waiting = _waiting(reports)
         if not waiting:
@@ -52,7 +53,7 @@ def converged(
             )
         drained()
         reboot(remote, timeline, waiting)
-        again = bootstrap.converge(remote, steps_of(facts.gather(remote)), layout, timeline)
+        again = bootstrap.converge(remote, steps_of(facts.gather(remote)), layout, timeline, only=only)
         reports = _merged(reports, again)
     waiting = _waiting(reports)
     if waiting:
