@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from cloudtrain.errors import RefusedError, StepError
+from cloudtrain.guard import program
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
@@ -38,13 +39,16 @@ def start(
     model: str,
     facts: Facts,
     resume_from: str | None = None,
+    guard: dict[str, object] | None = None,
 ) -> Session:
     """Start session `number` and return it once its supervisor runs; one round trip.
 
     `python` is the environment's interpreter and `dataset_yaml` a path, both on the
     machine; `model` is a name, or the path there of a file. Without screen the session
     is detached all the same, and `Session.screen` is empty. `resume_from` is a checkpoint
-    on the machine to go on from, where the session has none of its own. Raises `UsageError` for a
+    on the machine to go on from, where the session has none of its own. `guard` is a
+    guard's config (cloudtrain.guard.host_config), which then runs beside the session as
+    the user where the machine has none of its own. Raises `UsageError` for a
     config that cannot be run, `RefusedError` when the number is taken, and `StepError`
     when nothing came up.
     """
@@ -63,6 +67,7 @@ def start(
         screen=f"{slug}-{number:03d}",
         outputs=config.train.outputs if config.train.kind == "script" else (),
         resume_from=resume_from,
+        guard=guard,
     )
     result = remote.script(text, timeout=90, check=False)
     if result.code == EXISTS:
@@ -136,6 +141,7 @@ def starting(
     screen: str,
     outputs: tuple[str, ...] = (),
     resume_from: str | None = None,
+    guard: dict[str, object] | None = None,
 ) -> tuple[str, str]:
     """Return the supervisor's script, and the one that writes it down and starts it."""
     from cloudtrain.render import render  # the template engine costs 0.1 s, and only a start needs it
@@ -178,6 +184,10 @@ def starting(
         resume=render("session-resume.sh.j2", **common),
         plan=json.dumps(plan),
         modules=modules(),
+        root=layout.root,
+        python=python,
+        guard=json.dumps(guard) if guard else "",
+        guard_program=program() if guard else "",
     )
     return supervisor, start
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.training import stop
+from cloudtrain.training import status, stop
 from tests.training.conftest import Bench, gone
 
 COUNTING = """
@@ -197,3 +197,71 @@ def test_the_plan_says_what_is_needed(bench: Bench) -> None:
     plan = json.loads(Path(bench.layout.session(1), "plan.json").read_text())
     assert plan["kind"] == "script"
     assert plan["secured"] == bench.layout.secured(1)
+
+
+def guarded(bench: Bench, command: str, **lease: Any) -> Any:
+    """A session with a guard beside it, as on somebody's own host."""
+    from datetime import UTC, datetime, timedelta
+
+    from cloudtrain.guard import host_config
+    from cloudtrain.models.config import Lease
+    from cloudtrain.training import start
+    from tests.training.conftest import SLUG, facts
+
+    config = host_config(
+        bench.layout, deadline=datetime.now(UTC) + timedelta(seconds=lease.pop("seconds")), lease=Lease()
+    )
+    return start(
+        bench.remote, bench.config(command), bench.layout, slug=SLUG, python=sys.executable, number=1,
+        dataset_yaml=None, model="", facts=facts(), guard={**config, "poll_s": 0.1, **lease},
+    )  # fmt: skip
+
+
+def end_guard(bench: Bench) -> None:
+    home = Path(bench.layout.root, "guard")
+    pid = int((home / "process").read_text().split()[1])
+    (home / "guard.json").unlink()
+    until(lambda: gone(pid))
+
+
+def test_a_guard_beside_the_session_ends_it_at_the_deadline(bench: Bench) -> None:
+    session = guarded(bench, "echo on; sleep 600", seconds=3, grace_s=0.5)
+    ended = bench.end(session)
+    assert ended.exit_code == 143
+    found = status(bench.remote, bench.layout, bench.config("true"))
+    assert found is not None
+    assert found.guard is not None
+    assert (found.guard.ending, found.guard.notices[-1].kind) == ("deadline", "deadline")
+    assert "power off" in found.guard.cannot[0]
+    end_guard(bench)
+
+
+def test_a_guard_beside_the_session_goes_on_with_it(bench: Bench) -> None:
+    session = guarded(bench, "echo on; until [ -e go ]; do sleep 0.02; done", seconds=600)
+    bench.until(session, "on")
+    reboot(bench, session)
+    until(lambda: bench.log(session).count("on\n") == 2)
+    Path(bench.layout.project, "go").touch()
+    assert bench.end(session).exit_code == 0
+    end_guard(bench)
+
+
+def test_status_shows_what_is_secured_and_why_it_failed(bench: Bench) -> None:
+    Path(bench.layout.project, "train.py").write_text(
+        "import os, pathlib, time, zipfile\n"
+        "run = pathlib.Path(os.environ['CLOUDTRAIN_RUN_DIR'])\n"
+        "(run / 'results.csv').write_text('epoch,loss\\n7,0.5\\n')\n"
+        "zipfile.ZipFile(run / 'last.pt', 'w').writestr('x', 'y')\n"
+        "secured = pathlib.Path(os.environ['CLOUDTRAIN_SESSION'], 'secured')\n"
+        "while not secured.exists(): time.sleep(0.02)\n"
+        "open('/nowhere/at.all')\n"
+    )
+    ended = bench.end(bench.start("python train.py", python=sys.executable))
+    assert ended.state == "failed"
+    found = status(bench.remote, bench.layout, bench.config("true"))
+    assert found is not None
+    assert found.secured is not None
+    assert (found.secured.epoch, found.secured.metrics) == (7, {"loss": 0.5})
+    assert 0 <= found.secured.age_s < 60
+    assert found.trouble is not None
+    assert found.trouble.kind == "missing-file"

@@ -183,12 +183,16 @@ def _number(folder: Path) -> int:
 
 def _forget(folder: Path, source: Path) -> None:
     """Remove all but the last two of the source's kind."""
-    kind = re.sub(r"\d+", "#", str(source))
-    mine = [one for one in secured(folder) if re.sub(r"\d+", "#", str(one[1].get("source"))) == kind]
+    mine = [one for one in secured(folder) if _kind(str(one[1].get("source"))) == _kind(str(source))]
     newest = sorted(mine, key=lambda one: one[0].name, reverse=True)
     for path, _ in newest[KEPT:]:
         path.unlink(missing_ok=True)
         path.with_name(path.name + ".json").unlink(missing_ok=True)
+
+
+def _kind(source: str) -> str:
+    """Return what checkpoints of one kind share; not the folders above, for a run may be moved."""
+    return re.sub(r"\d+", "#", "/".join(source.split("/")[-2:]))
 
 
 def _flush(folder: Path) -> None:
