@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -39,9 +40,7 @@ ARGS = (
 
 def dataset(folder: Path) -> Path:
     """Sixteen pictures of squares."""
-    import cv2
-    import numpy as np
-
+    cv2, np = importlib.import_module("cv2"), importlib.import_module("numpy")
     for split in ("train", "val"):
         for number in range(8):
             picture = np.full((32, 32, 3), 40 + 10 * number, np.uint8)
@@ -113,6 +112,7 @@ class Training:
             "YOLO_AUTOINSTALL": "false",
             "YOLO_CONFIG_DIR": str(self.root / "config"),
             "PYTHONUNBUFFERED": "1",
+            "OMP_NUM_THREADS": "1",
             **self.env,
         }
         start = "import sys; from cloudtrain_training.begin import main; main(sys.argv[1])"
@@ -155,6 +155,4 @@ class Training:
             return 0
 
     def inside(self, path: Path) -> dict[str, Any]:
-        import importlib
-
         return importlib.import_module("torch").load(path, map_location="cpu", weights_only=False)

@@ -133,7 +133,12 @@ def ultralytics_again(argv: list[str], run_dir: Path, last: Path, evidence: Evid
 def yolov5_again(argv: list[str], run_dir: Path, last: Path) -> list[str]:
     """Return yolov5's resuming command. It takes everything from opt.yaml, so that must say this folder."""
     options = run_dir / "opt.yaml"
-    if options.is_file():
+    if not options.is_file():  # a checkpoint from another machine brings them along
+        recorded: dict[str, Any] = (_load(last) or {}).get("opt") or {}
+        options.write_text(
+            "".join(f"{key}: {json.dumps(value, default=str)}\n" for key, value in recorded.items())
+        )
+    if options.stat().st_size:
         given = {"save_dir": str(run_dir), "project": str(run_dir.parent), "name": run_dir.name}
         for flag in ("--data", "--device"):
             if flag in argv:
