@@ -83,8 +83,21 @@ class Console:
             raise UsageError(
                 "this creates things that cost money and needs a yes", hint="run it again with `-y`"
             )
-        put(self._err, f"{question} [y/N] ")
-        return self._in.readline().strip().lower() in ("y", "yes")
+        with self.reporter.held():
+            put(self._err, f"{question} [y/N] ")
+            return self._in.readline().strip().lower() in ("y", "yes")
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody is there to answer a question."""
+        return self.interactive and not self._json
+
+    def secret(self, question: str) -> str:
+        """Ask for something that must not show, on the terminal itself."""
+        from getpass import getpass
+
+        with self.reporter.held():
+            return getpass(question)
 
     def line(self, text: str) -> None:
         """Write one line of data; with `json` it is an event."""
