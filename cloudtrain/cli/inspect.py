@@ -91,7 +91,7 @@ def attach(*, name: opt.Name = None, config: opt.File = None) -> None:
     def body(console: Console) -> int:
         from cloudtrain.workflows.shell import attach as workflow
 
-        return workflow(run_of(console, config, name), console.reporter)
+        return workflow(run_of(console, config, name), console.reporter, console.line)
 
     execute(Speaking(), body)
 

@@ -105,6 +105,9 @@ def down(
     discard: Annotated[
         bool, typer.Option("--discard", help="Fetch nothing: give up what is only on the machine.")
     ] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="On a machine of your own: delete what we put there.")
+    ] = False,
     name: opt.Name = None,
     config: opt.File = None,
     json: opt.Json = False,
@@ -129,7 +132,7 @@ def down(
             return
         applied = applied_config(folder)
         ending = Ending(stop_training=stop_training, discard=discard)
-        provide = cache(partial(provider_for, folder, applied))
+        provide = cache(partial(provider_for, folder, applied, remove=remove, give_up=discard))
         folder = with_way_in(folder, applied, provide, console.reporter)
         with telling_what_runs(folder, console.reporter, provide):
             timeline = Timeline(console.reporter)

@@ -86,8 +86,21 @@ class Console:
         """Ask on the terminal. Raises `UsageError` where there is nobody to ask."""
         if not self.interactive or self._json or self._in is None:
             raise UsageError(f"{why} and needs a yes", hint="run it again with `-y`")
-        put(self._err, f"{question} [y/N] ")
-        return self._in.readline().strip().lower() in ("y", "yes")
+        with self.reporter.held():
+            put(self._err, f"{question} [y/N] ")
+            return self._in.readline().strip().lower() in ("y", "yes")
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody is there to answer a question."""
+        return self.interactive and not self._json
+
+    def secret(self, question: str) -> str:
+        """Ask for something that must not show, on the terminal itself."""
+        from getpass import getpass
+
+        with self.reporter.held():
+            return getpass(question)
 
     def line(self, text: str) -> None:
         """Write one line of data; with `json` it is an event."""

@@ -46,6 +46,8 @@ def machine(found: Machine) -> str:
             f"machine     {found.id} is gone ({found.state})\n"
             "hint: `cloudtrain down` tidies up, `cloudtrain up` launches another"
         )
+    if found.login is not None:
+        return f"machine     {found.id}, your own at {found.address}"
     line = f"machine     {found.id} is {found.state}: {found.type} ({found.market}) in {found.zone}"
     if found.state in ("stopping", "stopped"):
         line += "\nhint: `cloudtrain start` goes on with it; its disk is still paid for"
@@ -94,12 +96,20 @@ def plan(made: Plan) -> list[str]:
     source = f" (price: {offer.price_source})" if offer and offer.price_source else ""
     until = f", until {made.deadline:%Y-%m-%d %H:%M} UTC" if made.deadline else ""
     rows = [("machine", _machine(offer))] if offer else []
+    if not made.volume_gb:  # a host of the user's own: nothing is rented, and it is as it is
+        rows = [("machine", f"{offer.type}, your own" if offer else "your own")]
+        rows += [("price", f"{money(made.price_hour, currency)} an hour")]
+        return _listed(rows, made)
     rows += [
         ("where", f"{made.region}, {image}, {made.volume_gb} GB encrypted volume"),
         ("price", f"{money(made.price_hour, currency)} an hour with volume and address{source}"),
         ("lease", f"{made.lease_hours:.1f} h, at most {money(made.lease_cost, currency)}{until}"),
         ("data", "code and dataset go to the machine's own disk, over SSH"),
     ]
+    return _listed(rows, made)
+
+
+def _listed(rows: list[tuple[str, str]], made: Plan) -> list[str]:
     rows += [("do" if n == 0 else "", f"{one.what}: {one.why}") for n, one in enumerate(made.actions)]
     rows += [("note", text) for text in made.notes]
     return ["plan", *(f"  {head:<8}  {text}" for head, text in rows)]

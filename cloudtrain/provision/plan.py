@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from cloudtrain.errors import UsageError
 from cloudtrain.models.config import Config
 from cloudtrain.models.plan import Action, Observation, Offer, Plan, Survey
+from cloudtrain.provision import hosts
 
 HOURS_A_MONTH = 730
 GP3_GB_MONTH = 0.08
@@ -43,6 +44,8 @@ def plan_up(wanted: Wanted) -> Plan:
     access is prepared and one machine launched.
     """
     config, survey = wanted.config, wanted.survey
+    if config.provider == hosts.OWN:
+        return hosts.plan_host(config, survey, wanted.observed)
     volume = volume_gb(config, survey.image.floor_gb, wanted.dataset_bytes)
     ranked = rank(survey.offers)
     offer = ranked[0] if ranked else None

@@ -63,6 +63,8 @@ def stop(parking: Parking, *, stop_training: bool, sleep: Callable[[float], None
     """
     folder, provider = parking.folder, parking.provider
     machine = _machine(parking)
+    if machine.login is not None:
+        provider.stop(machine.id)  # a machine of one's own: refused before anything is ended
     if machine.state == "running":
         _end_training(parking, stop_training=stop_training)
     with parking.timeline.stage("stop", machine.id) as stage:

@@ -41,8 +41,11 @@ def show_log(
     return session
 
 
-def attach(folder: RunFolder, reporter: Reporter) -> int:
-    """Enter the running session's screen. Raises `UsageError` when none runs."""
+def attach(folder: RunFolder, reporter: Reporter, line: Callable[[str], None]) -> int:
+    """Enter the running session's screen; without screen show its log until it ends.
+
+    Raises `UsageError` when none runs.
+    """
     with connect_run(folder) as remote:
         session = _newest(remote, layout_on(remote, folder))
     if session.state != "running":
@@ -50,9 +53,11 @@ def attach(folder: RunFolder, reporter: Reporter) -> int:
             f"session {session.number:03d} is {session.state}", hint="`cloudtrain logs` shows its output"
         )
     if not session.screen:
-        raise UsageError(
-            "this machine has no screen", hint="`cloudtrain logs -f` follows the training instead"
+        reporter.emit(
+            Note("this machine has no screen: the log is shown instead; Ctrl-C leaves the training alone")
         )
+        show_log(folder, reporter, line, follow=True, lines=100)
+        return 0
     reporter.emit(Note("leave with Ctrl-A D: the training goes on"))
     return _interactive(folder, training.attach_command(session), tty=True)
 
@@ -92,4 +97,6 @@ def _newest(remote: Remote, layout: Layout) -> Session:
 
 
 def _interactive(folder: RunFolder, command: list[str], *, tty: bool) -> int:
-    return subprocess.run(openssh.ssh(folder.target(), *command, tty=tty), check=False).returncode
+    target = folder.target()
+    argv = openssh.ssh(target, *command, tty=tty)
+    return subprocess.run(argv, check=False, env=openssh.environment(target)).returncode
