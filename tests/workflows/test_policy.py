@@ -231,6 +231,12 @@ def test_every_action_is_spelled_once_a_scope() -> None:
     assert all(set(right.verbs.split()) <= set(VERBS) for right in RIGHTS)
 
 
+def test_the_documentation_gives_the_reason_of_every_action() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "aws-account.md").read_text()
+    missing = [right.action for right in RIGHTS if f"| `{right.action}` | {right.why} |" not in page]
+    assert missing == []
+
+
 def test_a_verb_that_does_not_exist_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="`dance`"):
         policy(("dance",), "aws")
