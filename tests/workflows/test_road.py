@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
 
@@ -220,6 +221,24 @@ def test_every_verb_speaks_json_one_object_on_stdout_and_lines_on_stderr(way: Ro
         assert json.loads(done.stdout)["ok"] is True, verb
         for line in done.stderr.splitlines():
             assert "event" in json.loads(line), verb
+
+
+def test_interactive_verbs_tell_their_command_and_two_tunnels_are_one_object(way: Road) -> None:
+    (way.project / "wait").touch()
+    way.call("up", "-y")
+    for verb in ("ssh", "attach"):
+        command = way.json(verb)["result"]["command"]
+        assert command[0].endswith("ssh")
+        assert "StrictHostKeyChecking=yes" in " ".join(command)
+    said = subprocess.run([*way.json("ssh")["result"]["command"], "id -un"], capture_output=True, check=True)
+    assert said.stdout.strip()
+    tunnel = way.start("tunnel", "22", "9999", "--port", "0", "--no-browser", "--json")
+    assert tunnel.stdout is not None
+    opened = json.loads(tunnel.stdout.readline())["result"]["tunnels"]
+    tunnel.send_signal(signal.SIGTERM)
+    tunnel.communicate(timeout=30)
+    assert [one["name"] for one in opened] == ["port 22", "port 9999"]
+    assert len({one["local_port"] for one in opened}) == 2
 
 
 def test_two_ups_at_once_rent_one_machine(way: Road) -> None:
