@@ -1,4 +1,4 @@
-"""Verbs that look: status, logs, attach, ssh, exec, audit."""
+"""Verbs that look: status, logs, attach, ssh, exec."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from cloudtrain.cli.command import (
     Speaking,
     applied_config,
     base_of,
-    cloud_config,
     execute,
     provider_for,
     run_of,
@@ -32,7 +31,6 @@ def register(app: typer.Typer) -> None:
         epilog="Example: cloudtrain exec -- nvidia-smi",
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     )(execute_command)
-    app.command(epilog="Examples: cloudtrain audit · cloudtrain audit --json")(audit)
 
 
 def status(
@@ -79,7 +77,10 @@ def logs(
         from cloudtrain.workflows.shell import show_log
 
         folder = run_of(console, config, name)
-        show_log(folder, console.reporter, console.line, follow=follow, lines=lines)
+        shown: list[str] = []
+        take = shown.append if json and not follow else console.line
+        session = show_log(folder, console.reporter, take, follow=follow, lines=lines)
+        console.result({"session": session, "lines": shown}, "")
 
     execute(Speaking(json, quiet), body)
 
@@ -123,23 +124,3 @@ def execute_command(
         return run_command(run_of(console, config, name), tuple(command), console, as_json=json)
 
     execute(Speaking(json), body)
-
-
-def audit(
-    *,
-    provider: opt.ProviderName = None,
-    region: opt.Region = None,
-    profile: opt.Profile = None,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-) -> None:
-    """Ask the cloud for everything that carries your tags, whether this computer knows it or not."""
-
-    def body(console: Console) -> None:
-        from cloudtrain.wiring import provider_of
-        from cloudtrain.workflows.audit import audit as workflow
-
-        wanted = cloud_config(None, {"provider": provider, "region": region, "profile": profile})
-        console.show_audit(workflow(provider_of(wanted)()))
-
-    execute(Speaking(json, quiet), body)

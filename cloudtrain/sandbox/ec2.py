@@ -20,10 +20,10 @@ from cloudtrain.sandbox.fleet import CODES, Fleet, Life
 from cloudtrain.sandbox.launches import Launches
 from cloudtrain.sandbox.layer import Behaviour
 from cloudtrain.sandbox.spot_calls import SpotCalls
-from cloudtrain.sandbox.wire import Forward, Reply, Request, failure, packed, tree, xml
+from cloudtrain.sandbox.wire import Forward, Reply, Request, dry_run, failure, packed, tree, xml
 
 _FILTER = re.compile(r"Filter\.(\d+)\.Name")
-_SET = {"StartInstances": "pending", "StopInstances": "stopping", "TerminateInstances": "shutting-down"}
+_SHUTDOWN = "InstanceInitiatedShutdownBehavior"
 _ALLOWED = {
     "StartInstances": {"stopped", "running", "pending"},
     "StopInstances": {"running", "stopping", "stopped"},
@@ -56,6 +56,7 @@ class Ec2:
             ("ec2", "StartInstances"): self.change,
             ("ec2", "StopInstances"): self.change,
             ("ec2", "TerminateInstances"): self.change,
+            ("ec2", "ModifyInstanceAttribute"): self.modify,
             ("ec2", "DeleteSecurityGroup"): self.delete_group,
             ("ec2", "GetConsoleOutput"): self.console,
             **self._spot.behaviours(),
@@ -101,6 +102,26 @@ class Ec2:
                 lives.append(life)
             changes = [self._changed(request.action, life) for life in lives]
         return xml(request.action, f"<instancesSet>{''.join(changes)}</instancesSet>")
+
+    def modify(self, request: Request, forward: Forward) -> Reply:
+        """Change the shutdown behaviour, which moto takes for a change of groups; hand on the rest."""
+        value = request.params.get(f"{_SHUTDOWN}.Value")
+        if request.params.get("Attribute", "").lower() == _SHUTDOWN.lower():
+            value = request.params.get("Value")
+        if value is None:
+            return forward(request)
+        name = request.params.get("InstanceId", "")
+        life = self._life(request, name)
+        if life is None:
+            return _no_instance(request, name)
+        if value not in ("stop", "terminate"):
+            text = f"Value ({value}) for parameter instanceInitiatedShutdownBehavior is invalid."
+            return failure(request, "InvalidParameterValue", text)
+        if request.params.get("DryRun") == "true":
+            return dry_run(request)
+        with self._emulator.lock:
+            life.record.instance_initiated_shutdown_behavior = value
+        return xml(request.action, "<return>true</return>")
 
     def delete_group(self, request: Request, forward: Forward) -> Reply:
         """Refuse while an instance is in the group, as EC2 does."""

@@ -22,6 +22,7 @@ from cloudtrain import __version__
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.sandbox import prices, regions, services
 from cloudtrain.sandbox.account import Account
+from cloudtrain.sandbox.connect import Connect
 from cloudtrain.sandbox.ec2 import Ec2
 from cloudtrain.sandbox.emulator import Emulator
 from cloudtrain.sandbox.faults import Faults
@@ -108,6 +109,7 @@ def _server(
         **services.behaviours(),
         **prices.behaviours(emulator.wait),
         **Quotas(account).behaviours(),
+        **Connect(fleet, Delays.of(os.environ)).behaviours(),
         **regions.behaviours(),
     }
     faults = Faults(state.root / "faults.json")

@@ -70,6 +70,7 @@ class Remote:
         self.connection = connection
         self._budget = threading.BoundedSemaphore(CHANNELS)
         self._opening = threading.Lock()
+        self._home = ""
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +92,13 @@ class Remote:
                 hint="run the same command again; it continues where it stopped",
             )
         return transport
+
+    @property
+    def home(self) -> str:
+        """The user's HOME on the machine, asked once a connection."""
+        if not self._home:
+            self._home = self.run('printf %s "$HOME"').stdout
+        return self._home
 
     @property
     def host_key(self) -> str:

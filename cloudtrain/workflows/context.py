@@ -156,9 +156,8 @@ def check_open(folder: RunFolder) -> None:
 
 
 def layout_on(remote: Remote, folder: RunFolder) -> Layout:
-    """Return where the run's things lie, asking the machine for its HOME once."""
-    home = remote.run('printf %s "$HOME"').stdout
-    return Layout(f"{home}/cloudtrain/{folder.path.name}")
+    """Return where the run's things lie on the machine."""
+    return layout_of(folder, remote.home)
 
 
 def layout_of(folder: RunFolder, home: str) -> Layout:

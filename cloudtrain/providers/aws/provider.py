@@ -6,11 +6,25 @@ import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 
+from cloudtrain.errors import CredentialsError
+from cloudtrain.models.account import OfferList, OfferQuery, Policy, Probe, Quota, QuotaRequest, Sweep
 from cloudtrain.models.config import Config
-from cloudtrain.models.machine import Machine
+from cloudtrain.models.machine import Machine, Market
 from cloudtrain.models.plan import Found, LaunchSpec, Observation, Survey
 from cloudtrain.models.run import RunRef
-from cloudtrain.providers.aws import access, adopt, audit, launch, machines, survey
+from cloudtrain.providers.aws import (
+    access,
+    adopt,
+    audit,
+    doctor,
+    launch,
+    machines,
+    offers,
+    policy,
+    quotas,
+    removal,
+    survey,
+)
 from cloudtrain.providers.aws.client import Clients, Settings
 from cloudtrain.providers.aws.errors import translating
 from cloudtrain.providers.base import Access, AccessSpec, Identity, Launches
@@ -57,9 +71,45 @@ class AwsProvider:
         """Return everything in the region that carries our tags."""
         return audit.everything(self.clients, owner)
 
+    def sweep(self, owner: str, regions: tuple[str, ...] | None = None) -> Sweep:
+        """Return everything that carries our tags, priced, in every enabled region."""
+        return audit.sweep(self.clients, owner, regions)
+
+    def remove(self, things: tuple[Found, ...]) -> None:
+        """Remove things that a sweep found, of any kind and region, in a safe order."""
+        removal.remove(self.clients, things)
+
+    def offers(self, query: OfferQuery) -> OfferList:
+        """Return what the region offers."""
+        return offers.listed(self.clients, query)
+
+    def quota(self, type_name: str, market: Market) -> Quota:
+        """Return the quota that a type counts against."""
+        return quotas.read(self.clients, type_name, market)
+
+    def request_quota(self, type_name: str, market: Market, value: float) -> QuotaRequest:
+        """Ask for a higher quota."""
+        return quotas.request(self.clients, type_name, market, value)
+
+    def probes(self, config: Config) -> tuple[Probe, ...]:
+        """Return what there is to check between here and AWS."""
+        return doctor.probes(self.clients, config)
+
+    def policy(self, verbs: tuple[str, ...]) -> Policy:
+        """Return the least policy for some verbs, in the region's partition. Asks nobody."""
+        try:
+            partition = self.clients.partition
+        except CredentialsError:  # no region is set: what most accounts are in
+            partition = "aws"
+        return policy.policy(verbs, partition)
+
     def prepare_access(self, spec: AccessSpec) -> Access:
         """Make or find key pair, security group and rule."""
         return access.prepare(self.clients, spec)
+
+    def repair_ingress(self, run: RunRef, address: str) -> bool:
+        """Admit this computer at its present address, and at no older one."""
+        return access.repair(self.clients, run, address, self.ssh_port)
 
     def launch(self, spec: LaunchSpec | None, token: str, launches: Launches) -> Machine:
         """Launch exactly one machine for `token`."""
@@ -76,10 +126,6 @@ class AwsProvider:
     def push_key(self, machine_id: str, zone: str, user: str, public_key: str) -> None:
         """Let a key in for a minute, by EC2 Instance Connect."""
         adopt.push_key(self.clients, machine_id, zone, user, public_key)
-
-    def repair_ingress(self, run: RunRef, address: str) -> bool:
-        """Admit `address` instead of the caller's own earlier one."""
-        return access.repair(self.clients, run, self.ssh_port, address)
 
     def caller_address(self, config: Config) -> str:
         """Return this computer's public IPv4 address, given or asked."""

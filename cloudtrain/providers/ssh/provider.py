@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +32,21 @@ from cloudtrain.errors import (
     RefusedError,
     UsageError,
 )
+from cloudtrain.models.account import Check, Probe, Sweep
 from cloudtrain.models.config import Config, Host
 from cloudtrain.models.machine import Machine
-from cloudtrain.models.plan import Found, Image, LaunchSpec, Observation, Offer, Survey
+from cloudtrain.models.plan import HOURS_A_MONTH, Found, Image, LaunchSpec, Observation, Survey
 from cloudtrain.models.run import RunRef
 from cloudtrain.models.tags import HOST_KEY, ID, OWNER, RUN
 from cloudtrain.providers.base import Access, AccessSpec, Identity, Launches
 from cloudtrain.providers.ssh import ledger, presence
+from cloudtrain.providers.ssh.account import FREE, REGION, NoAccount, offer_of
 from cloudtrain.providers.ssh.ledger import Taken
 from cloudtrain.providers.ssh.trust import Confirm, trusted_key
 from cloudtrain.providers.ssh.way import by_password, find_way, label_of
 from cloudtrain.ssh import keys
 from cloudtrain.ssh.remote import Remote, connect
 
-REGION = "your hosts"
 AS_IT_IS = Image(id="", name="as it is", user="", root_device="", floor_gb=0)
 
 
@@ -56,7 +58,7 @@ class Leaving:
     give_up: bool = False
 
 
-class SshProvider:
+class SshProvider(NoAccount):
     """Hosts of the user's own, tried in the order in which they are listed."""
 
     name = "ssh"
@@ -76,10 +78,11 @@ class SshProvider:
 
     def survey(self, config: Config) -> Survey:
         """Offer every listed host; nothing is asked of them before the plan has its yes."""
+        del config
         if not self._hosts:
             raise UsageError("`hosts:` lists no machine", hint="write `hosts: [{address: …}]`")
-        offers = tuple(_offer(label, host, config) for label, host in self._hosts.items())
-        return Survey(REGION, offers, AS_IT_IS, ingress=None)
+        offers = tuple(offer_of(label, host) for label, host in self._hosts.items())
+        return Survey(REGION, offers, AS_IT_IS, ingress=None, rates=FREE)
 
     def observe(self, run: RunRef) -> Observation:
         """Return the hosts that the run has taken, by what this computer wrote down."""
@@ -91,6 +94,39 @@ class SshProvider:
         with ThreadPoolExecutor(8, thread_name_prefix="hosts") as pool:
             asked = [pool.submit(self._runs_on, label, host, owner) for label, host in self._hosts.items()]
             return tuple(found for one in asked for found in one.result())
+
+    def sweep(self, owner: str, regions: tuple[str, ...] | None = None) -> Sweep:
+        """Ask every listed host; those that do not answer are named in `missing`."""
+        del regions
+        found = self.everything(owner)
+        silent = tuple(f"{one.id}: {one.detail}" for one in found if not one.run)
+        return Sweep((REGION,), tuple(one for one in found if one.run), silent)
+
+    def remove(self, things: tuple[Found, ...]) -> None:
+        """End what runs of this computer have on their hosts.
+
+        Raises `CloudError` naming what was taken from elsewhere: only that computer has
+        the way in pinned.
+        """
+        mine = [one.id for one in things if ledger.find(one.id)]
+        self.terminate(tuple(mine), 0)
+        rest = [one.id for one in things if one.id not in mine]
+        if rest:
+            raise CloudError(
+                f"not taken from this computer: {', '.join(rest)}", hint="run `cloudtrain down` where it was"
+            )
+
+    def probes(self, config: Config) -> tuple[Probe, ...]:
+        """Return a check for each listed host: that it is the right one, and lets us in."""
+        del config
+        return tuple(Probe(label, partial(self._probe, label, host)) for label, host in self._hosts.items())
+
+    def _probe(self, label: str, host: Host) -> Check:
+        try:
+            with self._known(label, host) as remote:
+                return Check(label, "ok", f"lets {remote.target.user} in, its host key is known")
+        except CloudtrainError as error:
+            return Check(label, "fail", error.message, error.hint)
 
     def prepare_access(self, spec: AccessSpec) -> Access:
         """Change nothing: the host admits us already, or it does not."""
@@ -249,9 +285,19 @@ class SshProvider:
             with self._known(label, host) as remote:
                 found = presence.markers(remote)
         except CloudtrainError as error:
-            return (Found("instance", label, "?", f"not asked: {error.message}", mine=False),)
+            return (Found("instance", label, "", "not asked", mine=False, detail=error.message),)
         return tuple(
-            Found("instance", f"{label}/{one.slug}", one.slug, f"taken by {one.by}", one.owner == owner)
+            Found(
+                kind="instance",
+                id=f"{label}/{one.slug}",
+                run=one.slug,
+                state="taken",
+                mine=one.owner == owner,
+                region=REGION,
+                owner=one.owner,
+                price_month=host.price_hour and host.price_hour * HOURS_A_MONTH,
+                detail=f"by {one.by}",
+            )
             for one in found
         )
 
@@ -264,22 +310,6 @@ class SshProvider:
             key = trusted_key(target, given=host.fingerprint, known=known, label=label, confirm=None)
             keys.pin(target.known_hosts, "audit", (key,))
             return connect(target)
-
-
-def _offer(label: str, host: Host, config: Config) -> Offer:
-    del config
-    return Offer(
-        type=label,
-        market="on-demand",
-        zones=(),
-        vcpus=0,
-        memory_mib=0,
-        gpu_name="",
-        gpu_count=0,
-        gpu_memory_mib=0,
-        price_hour=host.price_hour,
-        price_source="cloudtrain.yaml" if host.price_hour else "",
-    )
 
 
 def _marked(row: Taken, remote: Remote) -> Taken:
