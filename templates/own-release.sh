@@ -13,6 +13,7 @@ ours() {
   for name in "$root"/sessions/*/supervisor "$root"/sessions/*/trainer "$root"/services/*/process; do
     alive "$name" && printf '%s\n' "$pid"
   done
+  return 0
 }
 
 # quit DIR: close the session's window, if it has one.

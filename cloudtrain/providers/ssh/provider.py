@@ -7,17 +7,12 @@ and in a small marker on the host.
 
 from __future__ import annotations
 
-import getpass
-import hashlib
 import json
-import socket
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
+from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from cloudtrain.errors import (
@@ -28,7 +23,6 @@ from cloudtrain.errors import (
     ConnectError,
     GoneError,
     HostKeyMismatch,
-    LostAnswerError,
     RefusedError,
     UsageError,
 )
@@ -39,23 +33,14 @@ from cloudtrain.models.plan import HOURS_A_MONTH, Found, Image, LaunchSpec, Obse
 from cloudtrain.models.run import RunRef
 from cloudtrain.models.tags import HOST_KEY, ID, OWNER, RUN
 from cloudtrain.providers.base import Access, AccessSpec, Identity, Launches
-from cloudtrain.providers.ssh import ledger, presence
+from cloudtrain.providers.ssh import ledger, presence, taking
 from cloudtrain.providers.ssh.account import FREE, REGION, NoAccount, offer_of
 from cloudtrain.providers.ssh.ledger import Taken
-from cloudtrain.providers.ssh.trust import Confirm, trusted_key
-from cloudtrain.providers.ssh.way import by_password, find_way, label_of
-from cloudtrain.ssh import keys
-from cloudtrain.ssh.remote import Remote, connect
+from cloudtrain.providers.ssh.taking import Leaving
+from cloudtrain.providers.ssh.trust import Confirm
+from cloudtrain.providers.ssh.way import label_of
 
 AS_IT_IS = Image(id="", name="as it is", user="", root_device="", floor_gb=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leaving:
-    """How a run leaves its host. `give_up` lets a host go that cannot be reached any more."""
-
-    remove: bool = False
-    give_up: bool = False
 
 
 class SshProvider(NoAccount):
@@ -74,7 +59,7 @@ class SshProvider(NoAccount):
 
     def identity(self) -> Identity:
         """Name the local user and computer; nobody else would vouch for more."""
-        return Identity(_owner(), REGION, "")
+        return Identity(taking.owner(), REGION, "")
 
     def survey(self, config: Config) -> Survey:
         """Offer every listed host; nothing is asked of them before the plan has its yes."""
@@ -123,7 +108,7 @@ class SshProvider(NoAccount):
 
     def _probe(self, label: str, host: Host) -> Check:
         try:
-            with self._known(label, host) as remote:
+            with taking.reach(label, host) as remote:
                 return Check(label, "ok", f"lets {remote.target.user} in, its host key is known")
         except CloudtrainError as error:
             return Check(label, "fail", error.message, error.hint)
@@ -144,7 +129,7 @@ class SshProvider(NoAccount):
         if row is not None:
             if row.released:
                 raise GoneError(f"{row.label} was let go")
-            return self._mark(row).machine()
+            return taking.mark(row).machine()
         if spec is None:
             raise GoneError("no host was taken for that attempt")
         host = self._hosts.get(spec.type)
@@ -153,7 +138,7 @@ class SshProvider(NoAccount):
         run = RunRef(spec.tags[RUN], spec.tags[ID], spec.tags[OWNER])
         launches.store(token, json.dumps({"host": asdict(host), "slug": run.slug}).encode())
         try:
-            row = self._take(host, run, token)
+            row = taking.take(host, run, token, self._confirm)
         except (HostKeyMismatch, AuthenticationFailed):
             raise
         except ConnectError as error:
@@ -204,7 +189,7 @@ class SshProvider(NoAccount):
         row = ledger.find(machine_id)
         if row is None or row.released:
             raise CloudError(f"{machine_id} was not taken", hint="`cloudtrain up` takes a host")
-        return self._mark(row).machine()
+        return taking.mark(row).machine()
 
     def terminate(
         self,
@@ -223,7 +208,7 @@ class SshProvider(NoAccount):
             row = ledger.find(machine_id)
             if row is not None and not row.released:
                 try:
-                    self._leave(row)
+                    taking.leave(row, self._leaving)
                 except CloudtrainError as error:
                     failures.append(error)
         if failures:
@@ -233,56 +218,9 @@ class SshProvider(NoAccount):
         """Do nothing: there was none to prepare."""
         del run
 
-    def _take(self, host: Host, run: RunRef, token: str) -> Taken:
-        """Settle trust and the way in; nothing on the host is changed yet."""
-        way, label = find_way(host), label_of(host)
-        known = (*way.known, *_pinned_before(label))
-        with tempfile.TemporaryDirectory(prefix="cloudtrain-") as folder:
-            pins = Path(folder) / "known_hosts"
-            target = ledger.target_of(way.address, way.login, pins, run.slug)
-            key = trusted_key(target, given=host.fingerprint, known=known, label=label, confirm=self._confirm)
-            keys.pin(pins, run.slug, (key,))
-            login = way.login
-            if not login.password and by_password(target, key):
-                login = replace(login, key=None, password=True)
-        row = Taken(
-            label=label,
-            slug=run.slug,
-            token=token,
-            address=way.address,
-            login=login,
-            host_keys=(key,),
-            taken=datetime.now(UTC).isoformat(),
-            price_hour=host.price_hour,
-        )
-        with connect(row.target()) as remote:  # an error here leaves no trace
-            ledger.put(row)
-            keys.pin(row.folder.known_hosts, run.slug, row.host_keys)
-            return _marked(row, remote)
-
-    @staticmethod
-    def _mark(row: Taken) -> Taken:
-        """Write the marker on a host that was taken and may not know it yet."""
-        if row.marked:
-            return row
-        with connect(row.target()) as remote:
-            return _marked(row, remote)
-
-    def _leave(self, row: Taken) -> None:
-        try:
-            with connect(row.target()) as remote:
-                presence.leave(remote, row.slug, remove=self._leaving.remove)
-        except ConnectError as error:
-            if not self._leaving.give_up:
-                raise CloudError(
-                    f"{row.label} cannot be left tidily: {error.message}",
-                    hint="try again when it can be reached; `cloudtrain down --discard` forgets it as it is",
-                ) from error
-        ledger.release(row)
-
     def _runs_on(self, label: str, host: Host, owner: str) -> tuple[Found, ...]:
         try:
-            with self._known(label, host) as remote:
+            with taking.reach(label, host) as remote:
                 found = presence.markers(remote)
         except CloudtrainError as error:
             return (Found("instance", label, "", "not asked", mine=False, detail=error.message),)
@@ -301,28 +239,6 @@ class SshProvider(NoAccount):
             for one in found
         )
 
-    def _known(self, label: str, host: Host) -> Remote:
-        """Connect to a host whose key is known, without asking anybody anything."""
-        way = find_way(host)
-        known = (*way.known, *_pinned_before(label))
-        with tempfile.TemporaryDirectory(prefix="cloudtrain-") as folder:
-            target = ledger.target_of(way.address, way.login, Path(folder) / "known_hosts", "audit")
-            key = trusted_key(target, given=host.fingerprint, known=known, label=label, confirm=None)
-            keys.pin(target.known_hosts, "audit", (key,))
-            return connect(target)
-
-
-def _marked(row: Taken, remote: Remote) -> Taken:
-    """Write the marker, once. Raises `LostAnswerError` when the line breaks in it."""
-    try:
-        presence.mark(remote, presence.Marker(row.slug, _owner(), _who(), row.taken))
-    except ConnectError as error:
-        raise LostAnswerError(f"{row.label}: {error.message}", hint="run the same command again") from error
-    except CloudError:
-        ledger.release(row)
-        raise
-    return ledger.put(replace(row, marked=True))
-
 
 def _of_token(launches: Launches, token: str) -> Taken | None:
     """Return the row that a token made, if it came so far that anything may be on the host."""
@@ -338,26 +254,3 @@ def _require(machine_id: str) -> Taken:
     if row is None or row.released:
         raise GoneError(f"{machine_id} is not taken", hint="`cloudtrain up` takes a host")
     return row
-
-
-def _pinned_before(label: str) -> tuple[str, ...]:
-    """Return the keys that any run of this computer has pinned for a host: confirmed once is enough."""
-    from cloudtrain.journal.folder import all_runs
-
-    found: list[str] = []
-    for folder in all_runs():
-        try:
-            found += [
-                key for row in ledger.rows(folder.path.name) if row.label == label for key in row.host_keys
-            ]
-        except UsageError:
-            continue
-    return tuple(dict.fromkeys(found))
-
-
-def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-def _owner() -> str:
-    return hashlib.sha256(_who().encode()).hexdigest()[:12]
