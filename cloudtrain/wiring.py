@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from cloudtrain.errors import UsageError
+from cloudtrain.events import Note, Reporter, Silent
 from cloudtrain.models.config import Config
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 def provider_of(
     config: Config,
+    reporter: Reporter | None = None,
     *,
     confirm: Callable[[str], bool] | None = None,
     remove: bool = False,
@@ -26,6 +28,7 @@ def provider_of(
 ) -> Callable[[], Provider]:
     """Return a maker of the configured provider; it is made once, when first asked for.
 
+    `reporter` is told of what takes long before there is a provider.
     For hosts of the user's own: `confirm` asks whether a host key is the right one, None
     where nobody can be asked; `remove` and `give_up` say how such a host is left.
     """
@@ -38,7 +41,7 @@ def provider_of(
             raise UsageError(
                 "`--remove` is for machines of your own", hint="a rented one ends with everything on it"
             )
-        return _sandbox() if config.provider == "sandbox" else _aws(config)
+        return _sandbox(reporter or Silent()) if config.provider == "sandbox" else _aws(config)
 
     return make
 
@@ -58,13 +61,13 @@ def _aws(config: Config) -> Provider:
     return AwsProvider(Settings(region=config.region, profile=config.profile))
 
 
-def _sandbox() -> Provider:
+def _sandbox(reporter: Reporter) -> Provider:
     """Return the very same EC2 provider, against the emulated cloud of this machine."""
     from cloudtrain.providers import sandbox
     from cloudtrain.providers.aws.client import Settings
     from cloudtrain.providers.aws.provider import AwsProvider
 
-    endpoint = sandbox.ensure()
+    endpoint = sandbox.ensure(tell=lambda text: reporter.emit(Note(text)))
     return AwsProvider(
         Settings(
             name="sandbox",

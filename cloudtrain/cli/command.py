@@ -133,7 +133,7 @@ def context_of(console: Console, config: Config, base: Path, *, yes: bool) -> Co
     return Context(
         config=config,
         base=base,
-        provider=provider_of(config, confirm=console.confirm if console.can_ask else None),
+        provider=provider_of(config, console.reporter, confirm=console.confirm if console.can_ask else None),
         reporter=console.reporter,
         timeline=Timeline(console.reporter),
         confirm=(lambda _: True) if yes else console.confirm,

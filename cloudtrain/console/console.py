@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cloudtrain.workflows.fetch import Fetched
     from cloudtrain.workflows.offers import Offers
     from cloudtrain.workflows.park import Parked, Started
+    from cloudtrain.workflows.provision import Provisioned
     from cloudtrain.workflows.quota import Quotas
     from cloudtrain.workflows.run import Ran
     from cloudtrain.workflows.status import RunStatus
@@ -152,6 +153,13 @@ class Console:
             else []
         )
         self.result(up, "\n".join([head, *differs, *self._waterfall(up.waterfall), *NEXT]))
+
+    def show_provisioned(self, done: Provisioned) -> None:
+        """Show every step, and whether anything was changed or is pending."""
+        pending = sum(report.outcome == "pending" for report in done.steps)
+        counted = f"{pending} steps pending" if done.dry_run else f"{done.changed} steps changed"
+        lines = [*words.steps(done.steps), f"{done.run}: {counted} of {len(done.steps)}"]
+        self.result(done, "\n".join(lines))
 
     def show_trained(self, trained: Trained) -> None:
         """Show the session that was started."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from cloudtrain.events import Note, Progress, StageFinished, Waterfall
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Offer, Plan, Receipt
-from cloudtrain.models.training import Artifact, TrainingStatus
+from cloudtrain.models.training import Artifact, StepReport, TrainingStatus
 
 
 def size(count: float) -> str:
@@ -158,6 +158,16 @@ def receipt(shown: Receipt) -> list[str]:
     spent = f"{duration(shown.hours * 3600)} of machine time, {money(shown.cost, shown.currency)} at most"
     lines = [f"{spent}; {left} left in the cloud"]
     return lines + [f"left        {what}" for what in shown.leftovers]
+
+
+def steps(reports: Iterable[StepReport]) -> list[str]:
+    """Return a line for each step: its name, what became of it, and why."""
+    found: list[str] = []
+    for report in reports:
+        spent = duration(report.seconds) if report.outcome == "changed" else ""
+        said = report.detail.partition("\n")[0] or spent
+        found.append(f"{report.name:<13} {report.outcome:<10} {said}".rstrip())
+    return found
 
 
 def training(status: TrainingStatus) -> list[str]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtrain import __version__
 from cloudtrain.errors import CloudtrainError
-from cloudtrain.sandbox import prices, regions, services
+from cloudtrain.sandbox import kinds, prices, regions, services
 from cloudtrain.sandbox.account import Account
 from cloudtrain.sandbox.connect import Connect
 from cloudtrain.sandbox.ec2 import Ec2
@@ -30,7 +30,7 @@ from cloudtrain.sandbox.fleet import Fleet
 from cloudtrain.sandbox.guard import Guard
 from cloudtrain.sandbox.launches import Launches
 from cloudtrain.sandbox.layer import Layer
-from cloudtrain.sandbox.process import ProcessKind, process_kind
+from cloudtrain.sandbox.machines import Kind
 from cloudtrain.sandbox.quotas import Quotas
 from cloudtrain.sandbox.state import Delays, State
 from cloudtrain.sandbox.world import Surrounding
@@ -49,8 +49,9 @@ def serve(state: State, ready_fd: int | None) -> int:
         return 0
     try:
         state.prepare()
-        kind = process_kind(state)
-        kind.reap()
+        kinds.reap(state)
+        machines = os.environ.get(kinds.VARIABLE) or "process"
+        kind = kinds.kind_of(state, machines)
     except CloudtrainError as error:
         _tell(ready_fd, {"error": error.message, "hint": error.hint})
         return error.exit_code
@@ -59,8 +60,13 @@ def serve(state: State, ready_fd: int | None) -> int:
         signal.signal(number, lambda _number, _frame: ended.set())
     emulator = Emulator(state.root / "images.json")
     fleet = Fleet(emulator, kind, Delays.of(os.environ))
-    kind.join(Surrounding(emulator, fleet))
-    server, layer = _server(state, kind, emulator, fleet)
+    try:
+        kind.join(Surrounding(emulator, fleet))
+    except (OSError, CloudtrainError) as error:
+        kind.reap()
+        _tell(ready_fd, {"error": f"the sandbox's machines cannot be made: {error}"})
+        return 2
+    server, layer = _server(state, kind, machines, emulator, fleet)
     threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True, name="http").start()
     _tell(ready_fd, {"ready": True})
     _watch(state, fleet, layer, ended, Delays.of(os.environ).idle)
@@ -77,13 +83,13 @@ def reap(state: State) -> int:
     if lock is None:
         return 0
     state.prepare()
-    process_kind(state).reap()
+    kinds.reap(state)
     state.clear()
     return 0
 
 
 def _server(
-    state: State, kind: ProcessKind, emulator: Emulator, fleet: Fleet
+    state: State, kind: Kind, machines: str, emulator: Emulator, fleet: Fleet
 ) -> tuple[BaseWSGIServer, Layer]:
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -123,6 +129,7 @@ def _server(
             "secret_key": guard.secret_key,
             "ssh_port": kind.ssh_port,
             "login_user": kind.login_user,
+            "machines": machines,
             "pid": os.getpid(),
             "version": __version__,
         }

@@ -82,6 +82,14 @@ class Remote:
         """Close the connection; closed already is fine."""
         self.connection.close()
 
+    def reopen(self, *, deadline_s: float = 300) -> None:
+        """Connect anew in place, to the same pinned key: the machine has rebooted.
+
+        Raises what `connect_when_ready` raises.
+        """
+        self.close()
+        self.connection = connect_when_ready(self.target, deadline_s=deadline_s).connection
+
     @property
     def transport(self) -> paramiko.Transport:
         """The open transport. Raises `ConnectError` when the line is gone."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cloudtrain import bootstrap, facts, training
 from cloudtrain.config import dump
+from cloudtrain.errors import StepError
 from cloudtrain.events import Note
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.machine import Facts
@@ -24,6 +26,7 @@ from cloudtrain.ssh.remote import Remote
 from cloudtrain.transfer.dataset import DatasetSource
 from cloudtrain.transfer.push import push_dataset, push_model, push_project
 from cloudtrain.workflows.context import Context, layout_of
+from cloudtrain.workflows.converged import converged
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,16 @@ def settle(
         config = json.dumps(dump(context.config)).encode()
         kept = pool.submit(remote.put, config, f"{layout.root}/config.json") if push else None
         data = pool.submit(_push_data, context, remote, layout, source) if push and source else None
-        steps = bootstrap.steps(context.config, found, layout)
         reports = pool.submit(
-            bootstrap.converge, remote, steps, layout, context.timeline, project_ready=ready
+            converged,
+            remote,
+            lambda seen: bootstrap.steps(context.config, seen, layout),
+            found,
+            layout,
+            context.timeline,
+            ready=ready,
+            drained=lambda: _drained(remote, layout, code, kept, data),
+            ours=context.config.provider != "ssh",
         )
     if kept:
         kept.result()
@@ -84,6 +94,17 @@ def _say_limits(context: Context, settled: Settled) -> None:
     if context.config.provider == "ssh":
         for text in bootstrap.limits(settled.facts):
             context.reporter.emit(Note(text))
+
+
+def _drained(remote: Remote, layout: Layout, *pushes: Future[Any] | None) -> None:
+    """Wait until nothing is sent any more, however that ended. Raises `StepError` for a training."""
+    wait([push for push in pushes if push is not None])
+    busy = [session for session in training.sessions(remote, layout) if session.state == "running"]
+    if busy:
+        raise StepError(
+            f"the machine must reboot, and session {busy[0].number:03d} is running on it",
+            hint="`cloudtrain up` again when it has finished, or stop it first",
+        )
 
 
 def start_session(
