@@ -24,7 +24,6 @@ import pytest
 from cloudtrain.ssh import keys
 from tests.support.sshd import SSHD, free_port
 
-
 SERVE = """\
 set -e
 mount -t tmpfs none "$1/layer"
