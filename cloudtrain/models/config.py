@@ -56,6 +56,26 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Docker:
+    """The container of `runtime: docker`; its image brings the Python environment."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = PYDANTIC
+
+    image: str | None = None
+    """An image, pulled on the machine where it is not there."""
+    dockerfile: str | None = None
+    """A Dockerfile in the project, built on the machine, instead of `image`."""
+    python: str = "python3"
+    """The image's interpreter."""
+    shm_size: str = "auto"
+    """Shared memory for data loaders: auto is half the memory, host is `--ipc=host`; or a size such as 8g."""
+    memory: str = "auto"
+    """Memory limit: auto leaves a tenth to the machine itself; none; or a size such as 12g."""
+    mounts: tuple[str, ...] = ()
+    """More of the machine's folders, as /there:/inside or /there:/inside:ro."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
     """The code that trains."""
 
@@ -191,6 +211,8 @@ class Config:
     """The Python environment."""
     runtime: Literal["host", "docker"] = "host"
     """Train on the host itself or in a container."""
+    docker: Docker = field(default_factory=Docker)
+    """The container."""
     project: Project = field(default_factory=Project)
     """The code."""
     dataset: Dataset = field(default_factory=Dataset)

@@ -8,12 +8,14 @@ it ignores the hang-up, so it outlives screen itself; Ctrl-C in the window reach
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import cast
 
 from cloudtrain.errors import RefusedError, StepError
 from cloudtrain.guard import program
+from cloudtrain.models import container as models_container
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
@@ -68,6 +70,7 @@ def start(
         outputs=config.train.outputs if config.train.kind == "script" else (),
         resume_from=resume_from,
         guard=guard,
+        container=_container(config, facts, layout, argv, env, number),
     )
     result = remote.script(text, timeout=90, check=False)
     if result.code == EXISTS:
@@ -142,6 +145,7 @@ def starting(
     outputs: tuple[str, ...] = (),
     resume_from: str | None = None,
     guard: dict[str, object] | None = None,
+    container: Container | None = None,
 ) -> tuple[str, str]:
     """Return the supervisor's script, and the one that writes it down and starts it."""
     from cloudtrain.render import render  # the template engine costs 0.1 s, and only a start needs it
@@ -159,6 +163,7 @@ def starting(
         argv=argv,
         env=env,
         python=python,
+        container=container,
         secured=layout.secured(number),
         bin=bin_dir,
         prefix=str(PurePosixPath(bin_dir).parent),
@@ -190,6 +195,54 @@ def starting(
         guard_program=program() if guard else "",
     )
     return supervisor, start
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What the supervisor starts instead of the trainer: `docker run` with `words`, then `command`.
+
+    `variables` are names whose values it takes from the supervisor, so that none is in an argument
+    list; `home` is HOME inside.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    variables: tuple[str, ...]
+    command: tuple[str, ...]
+    home: str
+
+
+_PASSED_ON = (
+    "CLOUDTRAIN_SESSION", "CLOUDTRAIN_SECURED", "CLOUDTRAIN_NOTICE", "PYTHONPATH", "YOLO_OFFLINE",
+    "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+)  # fmt: skip
+_INSIDE = """\
+import os, sys
+log = os.open(sys.argv[1] + "/train.log", os.O_WRONLY | os.O_APPEND)
+os.dup2(log, 1), os.dup2(log, 2)
+sys.path[0] = sys.argv[1] + "/lib"
+from cloudtrain_training.begin import main
+main(sys.argv[1] + "/plan.json")
+"""
+"""Runs in the container before the trainer: our `begin`, its output going where a session's goes."""
+
+
+def _container(
+    config: Config, facts: Facts, layout: Layout, argv: list[str], env: dict[str, str], number: int
+) -> Container | None:
+    if config.runtime != "docker":
+        return None
+    session = layout.session(number)
+    words = models_container.options(config, facts, layout)
+    if argv[0] == "bash":  # a script's shell hands no signal on to what it runs; init then does
+        words += ["--env", "TINI_KILL_PROCESS_GROUP=1"]
+    return Container(
+        name=f"ct-{PurePosixPath(layout.root).name}-{number:03d}",
+        words=(*words, models_container.image_of(config, layout)),
+        variables=(*env, *_PASSED_ON),
+        command=(config.docker.python, "-c", _INSIDE, session),
+        home=f"{layout.root}/home",
+    )
 
 
 def modules() -> dict[str, str]:
