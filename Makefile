@@ -25,7 +25,7 @@ ifneq ($(shell id -u),0)
 export UV_CACHE_DIR ?= $(DATA)/sandbox/home/.cache/uv
 endif
 
-.PHONY: help setup setup-train system demo data test crash-sweep lint format bench docs clean
+.PHONY: help setup setup-train system demo data test crash-sweep fault-sweep lint format bench docs clean
 
 help: ## Show this.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,8 +70,11 @@ demo: system .venv/.setup-train $(DIGITS)/data/data.yaml ## Run the main job in 
 test: system .venv/.setup ## Run the tests.
 	@$(BIN)/python -m pytest $(ARGS)
 
-crash-sweep: system .venv/.setup ## Kill up and down before and after every call to the cloud.
-	@CRASH_SWEEP=1 $(BIN)/python -m pytest -s tests/workflows/test_crash.py
+crash-sweep: system .venv/.setup ## Kill up, train, stop, start and down at every point of their way (hours).
+	@CRASH_SWEEP=1 $(BIN)/python -m pytest -s tests/workflows/test_crash.py tests/workflows/test_crash_sweep.py
+
+fault-sweep: system .venv/.setup ## Let every call to the cloud fail in every way (an hour).
+	@FAULT_SWEEP=1 $(BIN)/python -m pytest -s tests/workflows/test_fault_sweep.py
 
 lint: system .venv/.setup ## ruff, pyright, import-linter, and shellcheck of every script as it is sent.
 	@$(BIN)/ruff check

@@ -6,6 +6,7 @@
     ├── CloudError             exit 3   the cloud said no, or cannot be asked
     │   ├── CredentialsError            none, wrong or expired
     │   ├── AuthorizationError          valid credentials without the right
+    │   ├── AccountError                the account itself: not verified, not enabled, free plan
     │   ├── QuotaError                  the account's limit, not the cloud's
     │   ├── CapacityError               the cloud has none now; later or elsewhere
     │   ├── GoneError                   it existed and exists no more
@@ -83,6 +84,10 @@ class CredentialsError(CloudError):
 
 class AuthorizationError(CloudError):
     """The credentials are good, the right is missing."""
+
+
+class AccountError(CloudError):
+    """The account as a whole may not do this yet; no right and no quota would change that."""
 
 
 class QuotaError(CloudError):

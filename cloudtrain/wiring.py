@@ -11,19 +11,23 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from cloudtrain.errors import UsageError
+from cloudtrain.events import Note, Reporter, Silent
 from cloudtrain.models.config import Config
 
 if TYPE_CHECKING:
     from cloudtrain.providers.base import Provider
 
 
-def provider_of(config: Config) -> Callable[[], Provider]:
-    """Return a maker of the configured provider; it is made once, when first asked for."""
+def provider_of(config: Config, reporter: Reporter | None = None) -> Callable[[], Provider]:
+    """Return a maker of the configured provider; it is made once, when first asked for.
+
+    `reporter` is told of what takes long before there is a provider.
+    """
 
     @cache
     def make() -> Provider:
         if config.provider == "sandbox":
-            return _sandbox()
+            return _sandbox(reporter or Silent())
         if config.provider == "ssh":
             raise UsageError(
                 "provider ssh (machines of your own) is not built yet",
@@ -41,13 +45,13 @@ def _aws(config: Config) -> Provider:
     return AwsProvider(Settings(region=config.region, profile=config.profile))
 
 
-def _sandbox() -> Provider:
+def _sandbox(reporter: Reporter) -> Provider:
     """Return the very same EC2 provider, against the emulated cloud of this machine."""
     from cloudtrain.providers import sandbox
     from cloudtrain.providers.aws.client import Settings
     from cloudtrain.providers.aws.provider import AwsProvider
 
-    endpoint = sandbox.ensure()
+    endpoint = sandbox.ensure(tell=lambda text: reporter.emit(Note(text)))
     return AwsProvider(
         Settings(
             name="sandbox",

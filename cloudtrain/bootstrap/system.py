@@ -31,6 +31,16 @@ _PACKAGES: dict[str, tuple[str, str]] = {
 }
 """What may be needed: the apt package, and how to see that it is there already."""
 
+# An installation that was killed has its programs in place already, and not set up.
+_WHOLE = """
+shopt -s nullglob
+journal=(/var/lib/dpkg/updates/[0-9]*)
+if [ "${#journal[@]}" -gt 0 ] ||
+  grep -qE '^Status: [a-z]+ [a-z]+ (unpacked|half-configured|half-installed)$' /var/lib/dpkg/status; then
+  echo 'an installation was interrupted'
+  exit 1
+fi"""
+
 _ALWAYS = ("screen", "rsync")
 _VITAL = ("screen", "rsync", "git", "curl", "python3")
 _FOR_MANAGER = {
@@ -121,7 +131,8 @@ def _base(config: Config, facts: Facts) -> Step:
         name="base",
         reason="programs that training and transfer need",
         check=f"missing=()\n{missing}\n"
-        '[ -z "${missing[*]}" ] || { echo "missing: ${missing[*]}"; exit 1; }',
+        '[ -z "${missing[*]}" ] || { echo "missing: ${missing[*]}"; exit 1; }'
+        + (_WHOLE if facts.apt else ""),
         apply=render("step-base.sh.j2", packages=packages),
         needs=("cloud-init", "apt-mirror"),
         root=True,

@@ -32,6 +32,10 @@ def packaged(types: tuple[str, ...] | None = None) -> tuple[CatalogEntry, ...]:
     return tuple(entry for entry in _entries() if types is None or entry.type in types)
 
 
+REGION = "us-east-1"
+"""Where the packaged prices hold; elsewhere they are a first idea."""
+
+
 @cache
 def _entries() -> tuple[CatalogEntry, ...]:
     table = json.loads((Path(__file__).parent / "gpu_types.json").read_text())

@@ -71,6 +71,19 @@ def wanted_config(file: Path | None, overrides: dict[str, object]) -> Config:
     return load(path, overrides=given)
 
 
+def cloud_config(file: Path | None, overrides: dict[str, object]) -> Config:
+    """Return the configuration of a verb that asks the cloud and needs no project around it."""
+    from cloudtrain.config import from_dict
+    from cloudtrain.errors import UsageError
+
+    try:
+        return wanted_config(file, overrides)
+    except UsageError:
+        if file is not None:
+            raise
+    return from_dict({key: value for key, value in overrides.items() if value is not None})
+
+
 def applied_config(folder: RunFolder) -> Config:
     """Return the configuration a run was last started with; cloudtrain.yaml may be broken by now."""
     from cloudtrain.config import from_dict
@@ -94,6 +107,15 @@ def provider_for(folder: RunFolder, config: Config) -> Provider:
     return provider_of(replace(config, provider=name, region=region))()  # pyright: ignore[reportArgumentType]
 
 
+def run_of(console: Console, file: Path | None, name: str | None) -> RunFolder:
+    """Return the open run that a command is about, with a way to let this computer in again."""
+    from cloudtrain.workflows.context import require_run, with_way_in
+
+    folder = require_run(base_of(file), name)
+    applied = applied_config(folder)
+    return with_way_in(folder, applied, lambda: provider_for(folder, applied), console.reporter)
+
+
 def context_of(console: Console, config: Config, base: Path, *, yes: bool) -> Context:
     """Put together what a workflow is given."""
     from cloudtrain.events import Timeline
@@ -103,7 +125,7 @@ def context_of(console: Console, config: Config, base: Path, *, yes: bool) -> Co
     return Context(
         config=config,
         base=base,
-        provider=provider_of(config),
+        provider=provider_of(config, console.reporter),
         reporter=console.reporter,
         timeline=Timeline(console.reporter),
         confirm=(lambda _: True) if yes else console.confirm,

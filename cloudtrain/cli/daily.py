@@ -14,6 +14,7 @@ from cloudtrain.cli.command import (
     base_of,
     context_of,
     execute,
+    run_of,
     wanted_config,
 )
 
@@ -51,12 +52,11 @@ def train(
     """Push what changed and start a new session on the machine that is there."""
 
     def body(console: Console) -> None:
-        from cloudtrain.workflows.context import require_run
         from cloudtrain.workflows.train import stop_training
         from cloudtrain.workflows.train import train as workflow
 
         if stop:
-            session = stop_training(require_run(base_of(config), name))
+            session = stop_training(run_of(console, config, name))
             console.result(session, f"session {session.number:03d} was ended; the machine is kept")
             return
         context = context_of(console, wanted_config(config, {}), base_of(config), yes=True)
@@ -83,12 +83,13 @@ def fetch_weights(
 
     def body(console: Console) -> None:
         from cloudtrain.events import Timeline
-        from cloudtrain.workflows.context import require_run
-        from cloudtrain.workflows.fetch import copy_to, fetch
+        from cloudtrain.workflows.fetch import check_destination, copy_to, fetch
         from cloudtrain.workflows.fetch import watch as keep
 
-        folder = require_run(base_of(config), name)
+        folder = run_of(console, config, name)
         applied, timeline = applied_config(folder), Timeline(console.reporter)
+        if to is not None:
+            check_destination(to)
         if watch:
             fetched = keep(folder, applied, timeline, console.reporter)
         else:
@@ -156,11 +157,10 @@ def tunnel(
         import signal
         import threading
 
-        from cloudtrain.workflows.context import require_run
         from cloudtrain.workflows.tunnel import Opened
         from cloudtrain.workflows.tunnel import tunnel as workflow
 
-        folder = require_run(base_of(config), name)
+        folder = run_of(console, config, name)
         stop = threading.Event()
 
         def end(_number: int, _frame: object) -> None:

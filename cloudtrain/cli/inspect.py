@@ -1,4 +1,4 @@
-"""Verbs that look: status, logs, attach, ssh, exec, audit."""
+"""Verbs that look: status, logs, attach, ssh, exec."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloudtrain.cli import options as opt
-from cloudtrain.cli.command import Speaking, applied_config, base_of, execute, provider_for, wanted_config
+from cloudtrain.cli.command import (
+    Speaking,
+    applied_config,
+    base_of,
+    execute,
+    provider_for,
+    run_of,
+)
 
 if TYPE_CHECKING:
     from cloudtrain.console import Console
@@ -24,7 +31,6 @@ def register(app: typer.Typer) -> None:
         epilog="Example: cloudtrain exec -- nvidia-smi",
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     )(execute_command)
-    app.command(epilog="Examples: cloudtrain audit · cloudtrain audit --json")(audit)
 
 
 def status(
@@ -68,11 +74,13 @@ def logs(
     """Show the training's own output."""
 
     def body(console: Console) -> None:
-        from cloudtrain.workflows.context import require_run
         from cloudtrain.workflows.shell import show_log
 
-        folder = require_run(base_of(config), name)
-        show_log(folder, console.reporter, console.line, follow=follow, lines=lines)
+        folder = run_of(console, config, name)
+        shown: list[str] = []
+        take = shown.append if json and not follow else console.line
+        session = show_log(folder, console.reporter, take, follow=follow, lines=lines)
+        console.result({"session": session, "lines": shown}, "")
 
     execute(Speaking(json, quiet), body)
 
@@ -81,10 +89,9 @@ def attach(*, name: opt.Name = None, config: opt.File = None) -> None:
     """Enter the training's screen session."""
 
     def body(console: Console) -> int:
-        from cloudtrain.workflows.context import require_run
         from cloudtrain.workflows.shell import attach as workflow
 
-        return workflow(require_run(base_of(config), name), console.reporter)
+        return workflow(run_of(console, config, name), console.reporter)
 
     execute(Speaking(), body)
 
@@ -92,11 +99,10 @@ def attach(*, name: opt.Name = None, config: opt.File = None) -> None:
 def ssh(*, name: opt.Name = None, config: opt.File = None) -> None:
     """Open a shell on the machine, over OpenSSH and the pinned host key."""
 
-    def body(console: Console) -> int:  # noqa: ARG001 - the terminal is OpenSSH's
-        from cloudtrain.workflows.context import require_run
+    def body(console: Console) -> int:
         from cloudtrain.workflows.shell import open_shell
 
-        return open_shell(require_run(base_of(config), name))
+        return open_shell(run_of(console, config, name))
 
     execute(Speaking(), body)
 
@@ -113,35 +119,8 @@ def execute_command(
     """Run one command on the machine and pass on its output and exit code."""
 
     def body(console: Console) -> int:
-        from cloudtrain.workflows.context import require_run
         from cloudtrain.workflows.shell import run_command
 
-        return run_command(require_run(base_of(config), name), tuple(command), console, as_json=json)
+        return run_command(run_of(console, config, name), tuple(command), console, as_json=json)
 
     execute(Speaking(json), body)
-
-
-def audit(
-    *,
-    provider: opt.ProviderName = None,
-    region: opt.Region = None,
-    profile: opt.Profile = None,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-) -> None:
-    """Ask the cloud for everything that carries your tags, whether this computer knows it or not."""
-
-    def body(console: Console) -> None:
-        from cloudtrain.errors import UsageError
-        from cloudtrain.models.config import Config
-        from cloudtrain.wiring import provider_of
-        from cloudtrain.workflows.audit import audit as workflow
-
-        flags: dict[str, object] = {"provider": provider, "region": region, "profile": profile}
-        try:
-            wanted = wanted_config(None, flags)
-        except UsageError:
-            wanted = Config(provider=provider or "aws", region=region, profile=profile)  # pyright: ignore[reportArgumentType]
-        console.show_audit(workflow(provider_of(wanted)()))
-
-    execute(Speaking(json, quiet), body)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,6 +45,7 @@ def up(
     volume_gb: opt.VolumeGb = None,
     max_hours: opt.MaxHours = None,
     max_cost: opt.MaxCost = None,
+    wait_for_capacity: opt.WaitForCapacity = 0.0,
     config: opt.File = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -53,7 +56,7 @@ def up(
     def body(console: Console) -> None:
         from cloudtrain.workflows.up import up as workflow
 
-        result = workflow(_context(console, config, flags, yes=yes))
+        result = workflow(_context(console, config, flags, yes=yes, wait_hours=wait_for_capacity))
         console.show_up(result)
 
     execute(Speaking(json, quiet), body)
@@ -73,6 +76,7 @@ def run(
     volume_gb: opt.VolumeGb = None,
     max_hours: opt.MaxHours = None,
     max_cost: opt.MaxCost = None,
+    wait_for_capacity: opt.WaitForCapacity = 0.0,
     config: opt.File = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -83,7 +87,10 @@ def run(
     def body(console: Console) -> int:
         from cloudtrain.workflows.run import run as workflow
 
-        result = workflow(_context(console, config, flags, yes=yes), keep_on_failure=keep_on_failure)
+        result = workflow(
+            _context(console, config, flags, yes=yes, wait_hours=wait_for_capacity),
+            keep_on_failure=keep_on_failure,
+        )
         console.show_ran(result)
         return result.exit_code
 
@@ -107,20 +114,26 @@ def down(
 
     def body(console: Console) -> None:
         from cloudtrain.events import Timeline
-        from cloudtrain.workflows.context import find_run, telling_what_runs
+        from cloudtrain.workflows.context import (
+            find_run,
+            nothing_to_end,
+            telling_what_runs,
+            with_way_in,
+        )
         from cloudtrain.workflows.down import Ending
         from cloudtrain.workflows.down import down as workflow
 
         folder = find_run(base_of(config), name)
         if folder is None:
-            console.result({"run": None, "leftovers": []}, "no open run here: nothing to end")
+            console.result({"run": None, "leftovers": []}, nothing_to_end(name))
             return
         applied = applied_config(folder)
         ending = Ending(stop_training=stop_training, discard=discard)
-        with telling_what_runs(folder, console.reporter):
-            provider = provider_for(folder, applied)
+        provide = cache(partial(provider_for, folder, applied))
+        folder = with_way_in(folder, applied, provide, console.reporter)
+        with telling_what_runs(folder, console.reporter, provide):
             timeline = Timeline(console.reporter)
-            result = workflow(folder, applied, provider, console.reporter, timeline, ending)
+            result = workflow(folder, applied, provide(), console.reporter, timeline, ending)
         console.show_down(result)
 
     execute(Speaking(json, quiet), body)
@@ -148,6 +161,8 @@ def _flags(
     }
 
 
-def _context(console: Console, file: Path | None, flags: dict[str, object], *, yes: bool) -> Context:
+def _context(
+    console: Console, file: Path | None, flags: dict[str, object], *, yes: bool, wait_hours: float
+) -> Context:
     config = wanted_config(file, flags)
-    return context_of(console, config, base_of(file), yes=yes)
+    return replace(context_of(console, config, base_of(file), yes=yes), wait_hours=wait_hours)

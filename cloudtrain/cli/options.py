@@ -45,3 +45,12 @@ MaxCost = Annotated[
     float | None,
     typer.Option("--max-cost", help="Lease in money: then the machine powers off.", metavar="MONEY"),
 ]
+WaitForCapacity = Annotated[
+    float,
+    typer.Option(
+        "--wait-for-capacity",
+        help="Keep asking for so many hours when the cloud has none now; 0 asks once.",
+        metavar="HOURS",
+        min=0,
+    ),
+]

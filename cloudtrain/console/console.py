@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TextIO
 
-from cloudtrain.console import words
+from cloudtrain.console import account, words
 from cloudtrain.console.jsonable import dumps
 from cloudtrain.console.reporters import make_reporter
 from cloudtrain.console.stream import plain as printable
@@ -21,11 +21,18 @@ from cloudtrain.events import Output, Waterfall
 from cloudtrain.models.plan import Plan, Receipt
 
 if TYPE_CHECKING:
+    from cloudtrain.models.account import Policy
     from cloudtrain.models.training import Artifact
-    from cloudtrain.workflows.audit import Audit
+    from cloudtrain.workflows.adopt import Adopted
+    from cloudtrain.workflows.audit import Audit, Deletion
+    from cloudtrain.workflows.doctor import Diagnosis
     from cloudtrain.workflows.down import Down
     from cloudtrain.workflows.evaluate import Evaluation
     from cloudtrain.workflows.fetch import Fetched
+    from cloudtrain.workflows.offers import Offers
+    from cloudtrain.workflows.park import Parked, Started
+    from cloudtrain.workflows.provision import Provisioned
+    from cloudtrain.workflows.quota import Quotas
     from cloudtrain.workflows.run import Ran
     from cloudtrain.workflows.status import RunStatus
     from cloudtrain.workflows.train import Trained
@@ -75,12 +82,10 @@ class Console:
     def __exit__(self, *_: object) -> None:
         self.reporter.close()
 
-    def confirm(self, question: str) -> bool:
+    def confirm(self, question: str, *, why: str = "this creates things that cost money") -> bool:
         """Ask on the terminal. Raises `UsageError` where there is nobody to ask."""
         if not self.interactive or self._json or self._in is None:
-            raise UsageError(
-                "this creates things that cost money and needs a yes", hint="run it again with `-y`"
-            )
+            raise UsageError(f"{why} and needs a yes", hint="run it again with `-y`")
         put(self._err, f"{question} [y/N] ")
         return self._in.readline().strip().lower() in ("y", "yes")
 
@@ -136,6 +141,13 @@ class Console:
         )
         self.result(up, "\n".join([head, *differs, *self._waterfall(up.waterfall), *NEXT]))
 
+    def show_provisioned(self, done: Provisioned) -> None:
+        """Show every step, and whether anything was changed or is pending."""
+        pending = sum(report.outcome == "pending" for report in done.steps)
+        counted = f"{pending} steps pending" if done.dry_run else f"{done.changed} steps changed"
+        lines = [*words.steps(done.steps), f"{done.run}: {counted} of {len(done.steps)}"]
+        self.result(done, "\n".join(lines))
+
     def show_trained(self, trained: Trained) -> None:
         """Show the session that was started."""
         head = f"{trained.run}: session {trained.session.number:03d} is {trained.session.state}"
@@ -156,14 +168,35 @@ class Console:
         lines = [f"{down.run} has ended", *(words.artifacts(down.artifacts) if down.artifacts else [])]
         self.result(down, "\n".join(lines + words.receipt(down.receipt)))
 
+    def show_parked(self, parked: Parked) -> None:
+        """Show that a machine is put aside, and what that costs."""
+        price = words.money(parked.cost_month, parked.currency)
+        self.result(
+            parked,
+            f"{parked.run} is parked: {parked.machine} is stopped, its disk costs {price} a month\n"
+            "next: `cloudtrain start` goes on, `cloudtrain down` brings the weights home and ends it",
+        )
+
+    def show_started(self, started: Started) -> None:
+        """Show where a machine runs again, and what is on it."""
+        session = started.session
+        state = f"; session {session.number:03d} is {session.state}" if session else ""
+        head = f"{started.run} is up on {started.machine} at {started.address}{state}"
+        self.result(started, "\n".join([head, *NEXT]))
+
+    def show_adopted(self, adopted: Adopted) -> None:
+        """Show the run that this computer knows now."""
+        session = adopted.session
+        state = f"; session {session.number:03d} is {session.state}" if session else ""
+        head = f"{adopted.run} is this folder's now: {adopted.machine} at {adopted.address}{state}"
+        self.result(adopted, "\n".join([head, *NEXT]))
+
     def show_status(self, status: RunStatus) -> None:
         """Show machine, training and cost."""
         machine = status.machine
         lines = [f"run         {status.run}"]
         if machine is not None:
-            lines.append(
-                f"machine     {machine.id} is {machine.state}: {machine.type} ({machine.market}) in {machine.zone}"
-            )
+            lines.append(words.machine(machine))
         if status.training is not None:
             lines += words.training(status.training)
         if status.receipt is not None:
@@ -196,18 +229,28 @@ class Console:
             tell(self._err, "Ctrl-C closes the tunnel; the service and the training go on\n")
 
     def show_audit(self, audit: Audit) -> None:
-        """Show everything of ours in the region."""
-        if not audit.found:
-            self.result(audit, f"nothing of cloudtrain's exists in {audit.region}")
-            return
-        rows = [
-            f"{one.kind:<15} {one.id:<24} {one.run:<30} {one.state:<12} {'yours' if one.mine else 'not yours'}"
-            for one in audit.found
-        ]
-        self.result(
-            audit,
-            "\n".join([f"in {audit.region}:", *rows, "`cloudtrain down --name RUN` ends a run of yours"]),
-        )
+        """Show everything of ours that the cloud holds, and how each thing is removed."""
+        self.result(audit, "\n".join(account.audit(audit)))
+
+    def show_deletion(self, deletion: Deletion) -> None:
+        """Show what was removed and what stays."""
+        self.result(deletion, "\n".join(account.deletion(deletion)))
+
+    def show_offers(self, offers: Offers) -> None:
+        """Show what can be had, cheapest first."""
+        self.result(offers, "\n".join(account.offers(offers)))
+
+    def show_quota(self, quotas: Quotas) -> None:
+        """Show what is allowed, used and needed."""
+        self.result(quotas, "\n".join(account.quota(quotas)))
+
+    def show_doctor(self, diagnosis: Diagnosis) -> None:
+        """Show every check, with the remedy of what is not well."""
+        self.result(diagnosis, "\n".join(account.doctor(diagnosis)))
+
+    def show_policy(self, policy: Policy) -> None:
+        """Write the policy document itself, ready for IAM; with `json` the reasons as well."""
+        self.result(policy, dumps(policy.document, indent=2), plain=True)
 
     def show_error(self, error: BaseException) -> int:
         """Show one clear message and return the exit code; a traceback goes to a file only."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from cloudtrain.events import Note, Progress, StageFinished, Waterfall
+from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Offer, Plan, Receipt
-from cloudtrain.models.training import Artifact, TrainingStatus
+from cloudtrain.models.training import Artifact, StepReport, TrainingStatus
 
 
 def size(count: float) -> str:
@@ -36,6 +37,19 @@ def money(amount: float | None, currency: str = "USD") -> str:
         return "not known"
     digits = 2 if amount >= 1 or amount == 0 else 3 if amount >= 0.01 else 5
     return f"{amount:.{digits}f} {currency}"
+
+
+def machine(found: Machine) -> str:
+    """Return the line of `status` about a machine; of one that is gone, with what to do next."""
+    if not found.alive:
+        return (
+            f"machine     {found.id} is gone ({found.state})\n"
+            "hint: `cloudtrain down` tidies up, `cloudtrain up` launches another"
+        )
+    line = f"machine     {found.id} is {found.state}: {found.type} ({found.market}) in {found.zone}"
+    if found.state in ("stopping", "stopped"):
+        line += "\nhint: `cloudtrain start` goes on with it; its disk is still paid for"
+    return line
 
 
 def metrics(values: Mapping[str, float]) -> str:
@@ -134,6 +148,16 @@ def receipt(shown: Receipt) -> list[str]:
     spent = f"{duration(shown.hours * 3600)} of machine time, {money(shown.cost, shown.currency)} at most"
     lines = [f"{spent}; {left} left in the cloud"]
     return lines + [f"left        {what}" for what in shown.leftovers]
+
+
+def steps(reports: Iterable[StepReport]) -> list[str]:
+    """Return a line for each step: its name, what became of it, and why."""
+    found: list[str] = []
+    for report in reports:
+        spent = duration(report.seconds) if report.outcome == "changed" else ""
+        said = report.detail.partition("\n")[0] or spent
+        found.append(f"{report.name:<13} {report.outcome:<10} {said}".rstrip())
+    return found
 
 
 def training(status: TrainingStatus) -> list[str]:

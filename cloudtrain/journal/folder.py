@@ -18,21 +18,18 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cloudtrain.errors import RefusedError, UsageError
 from cloudtrain.journal.log import Journal
 from cloudtrain.models.machine import SshTarget
 from cloudtrain.models.run import RunRef
 from cloudtrain.paths import data_dir
-
-if TYPE_CHECKING:
-    from filelock import FileLock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +49,18 @@ class RunRecord:
     user: str = "ubuntu"
     price_hour: float | None = None
     currency: str = "USD"
+    volume_gb: int = 0
     deadline: str | None = None
+    parked: bool = False
+    """Stopped on purpose: its address is nobody's, or somebody else's by now."""
     ended: str | None = None
     cost: float | None = None
+    ingress: str | None = None
+    """The address of this computer that the machine's security group admits."""
+    tagged_key: str | None = None
+    """The public host key that the machine's tag says."""
+    rotation: str | None = None
+    """How replacing the first host key ended, when it cannot be done on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,8 @@ class RunFolder:
     """The files of one run."""
 
     path: Path
+    readmit: Callable[[], bool] | None = field(default=None, compare=False, repr=False)
+    """Lets this computer in again where its address has changed; says whether it had."""
 
     @property
     def key(self) -> Path:
@@ -92,7 +100,7 @@ class RunFolder:
         """Read run.json. Raises `UsageError` when it is damaged."""
         try:
             data = json.loads((self.path / "run.json").read_text())
-            known = {field.name for field in fields(RunRecord)}
+            known = {one.name for one in fields(RunRecord)}
             return RunRecord(**{key: value for key, value in data.items() if key in known})
         except (OSError, ValueError, TypeError) as error:
             raise UsageError(
@@ -118,6 +126,11 @@ class RunFolder:
             raise UsageError(
                 f"run `{record.name}` has no machine to talk to yet",
                 hint="run `cloudtrain up` first",
+            )
+        if record.parked:
+            raise UsageError(
+                f"the machine of run `{record.name}` is stopped",
+                hint="`cloudtrain start` starts it again; `cloudtrain down` brings the weights home and ends it",
             )
         return SshTarget(
             address=record.address,
@@ -151,27 +164,35 @@ class RunFolder:
         self.key.unlink(missing_ok=True)
         self.host_key.unlink(missing_ok=True)
 
-    def lock(self) -> FileLock:
-        """Return the lock that a change of this run holds; reading takes none."""
-        from filelock import FileLock
+    def forget(self) -> None:
+        """Delete the folder: of a run that was never taken over nothing is kept."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
-        return FileLock(self.path / "lock", timeout=0)
-
-    @contextmanager
-    def changing(self) -> Generator[None]:
-        """Hold the run's lock around one mutation.
+    def changing(self) -> AbstractContextManager[None]:
+        """Hold the run's lock around one mutation; reading takes none.
 
         Raises `RefusedError` at once when another cloudtrain holds it: two changes
         of one run at a time would each see half of the other.
         """
-        from filelock import Timeout
+        return self._alone("lock", "changing")
 
-        lock = self.lock()
+    def settling(self) -> AbstractContextManager[None]:
+        """Hold the lock of bringing the machine to where training can start, for minutes maybe.
+
+        Raises `RefusedError` at once when another cloudtrain is at it.
+        """
+        return self._alone("settle.lock", "setting up the machine of")
+
+    @contextmanager
+    def _alone(self, name: str, doing: str) -> Generator[None]:
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / name, timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
             raise RefusedError(
-                f"another cloudtrain is changing run `{self.path.name}` right now",
+                f"another cloudtrain is {doing} run `{self.path.name}` right now",
                 hint="wait for it, or stop it with Ctrl-C there; then run this again",
             ) from error
         try:
@@ -185,8 +206,10 @@ def runs_dir() -> Path:
     return data_dir() / "runs"
 
 
-def create(*, name: str, owner: str, provider: str, region: str, project: Path) -> RunFolder:
-    """Make the folder of a new run with a random id, durably.
+def create(
+    *, name: str, owner: str, provider: str, region: str, project: Path, run_id: str | None = None
+) -> RunFolder:
+    """Make the folder of a new run with a random id, durably; `run_id` names one that exists.
 
     Raises `RefusedError` when another command has begun one for `project` meanwhile:
     two at a time would rent two machines for one training.
@@ -201,9 +224,14 @@ def create(*, name: str, owner: str, provider: str, region: str, project: Path) 
                 f"another command has just begun run `{other[0].path.name}` for this folder",
                 hint="wait for it, then run this again: it joins that run",
             )
-        run = RunRef(name, secrets.token_hex(4), owner)
+        run = RunRef(name, run_id or secrets.token_hex(4), owner)
         folder = RunFolder(runs_dir() / run.slug)
-        folder.path.mkdir(mode=0o700)
+        if (folder.path / "run.json").exists():
+            raise RefusedError(
+                f"run `{run.slug}` is known on this computer already",
+                hint=f"`cloudtrain status --name {run.slug}` shows it",
+            )
+        folder.path.mkdir(mode=0o700, exist_ok=True)
         record = RunRecord(
             name=name,
             id=run.id,
@@ -230,15 +258,24 @@ def open_runs(*, project: Path | None = None, name: str | None = None) -> tuple[
     """Return the runs that have not ended, oldest first, by folder or by name or both.
 
     A run belongs to the folder it was started in, so that two projects with runs of
-    the same name on one machine never meet.
+    the same name on one machine never meet. `name` is a run's name, or `name-id` where
+    several have it. Damaged folders are left out: `damaged_runs` names them.
     """
     found: list[RunFolder] = []
     for folder in all_runs():
-        record = folder.record()
+        try:
+            record = folder.record()
+        except UsageError:
+            continue
         here = project is None or Path(record.project) == project
-        if record.ended is None and here and name in (None, record.name):
+        if record.ended is None and here and name in (None, record.name, folder.path.name):
             found.append(folder)
     return tuple(found)
+
+
+def damaged_runs() -> tuple[RunFolder, ...]:
+    """Return the run folders whose record cannot be read: nobody knows whose they are."""
+    return tuple(folder for folder in all_runs() if not _created(folder))
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -75,6 +75,12 @@ class Attempt:
     type: str
     zone: str | None
     market: str
+    price_hour: float | None = None
+    """What an hour of it costs, volume and address included; a replay must not forget it."""
+    currency: str = "USD"
+    volume_gb: int = 0
+    deadline: str | None = None
+    """The end of the lease that its user data enforces, ISO 8601."""
 
 
 def open_attempt(rows: tuple[Row, ...]) -> Attempt | None:
@@ -85,13 +91,24 @@ def open_attempt(rows: tuple[Row, ...]) -> Attempt | None:
     current: Attempt | None = None
     for row in rows:
         if row["event"] == "attempt":
-            zone = row.get("zone")
-            current = Attempt(
-                str(row["token"]), str(row["type"]), str(zone) if zone else None, str(row["market"])
-            )
+            current = _attempt(row)
         elif row["event"] in ("launched", "refused", "gone") and current is not None:
             current = None if row.get("token") == current.token else current
     return current
+
+
+def _attempt(row: Row) -> Attempt:
+    zone, price, deadline = row.get("zone"), row.get("price_hour"), row.get("deadline")
+    return Attempt(
+        token=str(row["token"]),
+        type=str(row["type"]),
+        zone=str(zone) if zone else None,
+        market=str(row["market"]),
+        price_hour=float(price) if isinstance(price, (int, float)) else None,
+        currency=str(row.get("currency", "USD")),
+        volume_gb=int(str(row.get("volume_gb", 0))),
+        deadline=str(deadline) if deadline else None,
+    )
 
 
 def launched_machines(rows: tuple[Row, ...]) -> tuple[str, ...]:
@@ -106,6 +123,36 @@ def unended_machines(rows: tuple[Row, ...]) -> tuple[str, ...]:
         if row["event"] == "terminated":
             ended.update(str(name) for name in cast("list[object]", row.get("machines", [])))
     return tuple(name for name in launched_machines(rows) if name not in ended)
+
+
+def launched_at(rows: tuple[Row, ...], machine: str) -> datetime | None:
+    """Return when the cloud confirmed a machine, by this computer's clock; None if it never did."""
+    for row in rows:
+        if row["event"] == "launched" and row.get("machine") == machine:
+            return datetime.fromisoformat(str(row["at"]))
+    return None
+
+
+def ended_at(rows: tuple[Row, ...], machine: str) -> datetime | None:
+    """Return when a machine was confirmed gone, None while it was not."""
+    for row in rows:
+        if row["event"] == "terminated" and machine in cast("list[object]", row.get("machines", [])):
+            return datetime.fromisoformat(str(row["at"]))
+    return None
+
+
+def parked_seconds(rows: tuple[Row, ...], machine: str, now: datetime) -> float:
+    """Return how long a machine was stopped by this computer's commands, until `now`."""
+    total, since = 0.0, None
+    for row in rows:
+        if row.get("machine") != machine:
+            continue
+        at = datetime.fromisoformat(str(row["at"]))
+        if row["event"] == "stopped":
+            since = at
+        elif row["event"] == "start" and since is not None:
+            total, since = total + (at - since).total_seconds(), None
+    return total + ((now - since).total_seconds() if since is not None else 0.0)
 
 
 def last_session(rows: tuple[Row, ...]) -> int:

@@ -8,12 +8,49 @@ from typing import Literal
 
 from cloudtrain.models.machine import Machine, Market
 
+HOURS_A_MONTH = 730
+"""AWS bills a month of storage as this many hours (EBS pricing page)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZonePrice:
+    """What an hour costs in one zone."""
+
+    zone: str
+    price_hour: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a machine costs beside itself, in one region; None when nobody would say.
+
+    `volume_gb_month` is for gp3 storage, `address_hour` for a public IPv4 address;
+    the catalog's are us-east-1's (AWS's price list, 2026-08-17).
+    """
+
+    volume_gb_month: float | None = 0.08
+    address_hour: float | None = 0.005
+    currency: str = "USD"
+    source: str = "catalog 2026-08-17"
+
+    def hourly(self, machine: float | None, volume_gb: int) -> float | None:
+        """Return the price of an hour of machine, volume and address; None if a part is not known."""
+        storage = self.storage_hour(volume_gb)
+        if machine is None or storage is None or self.address_hour is None:
+            return None
+        return machine + storage + self.address_hour
+
+    def storage_hour(self, volume_gb: int) -> float | None:
+        """Return the price of an hour of a volume, which a stopped machine still costs."""
+        return None if self.volume_gb_month is None else volume_gb * self.volume_gb_month / HOURS_A_MONTH
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
     """One way to get one machine. Prices are per hour; None when nobody would say.
 
     `price_source` is `api`, or the date of the packaged catalog, e.g. `catalog 2026-08-17`.
+    A spot offer names its zones cheapest first, with the price in each.
     """
 
     type: str
@@ -27,6 +64,7 @@ class Offer:
     price_hour: float | None
     currency: str = "USD"
     price_source: str = ""
+    zone_prices: tuple[ZonePrice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +90,7 @@ class Survey:
     image: Image
     ingress: str | None
     missing: tuple[str, ...] = ()
+    rates: Rates = Rates()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +160,8 @@ class LaunchSpec:
     subnet: str | None
     tags: dict[str, str]
     after_power_off: Literal["stop", "terminate"]
+    containers: bool = False
+    """Whether containers on the machine read its metadata, which takes one more network hop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +174,36 @@ class Receipt:
     leftovers: tuple[str, ...]
 
 
+FoundKind = Literal[
+    "instance",
+    "spot-request",
+    "volume",
+    "interface",
+    "address",
+    "snapshot",
+    "image",
+    "security-group",
+    "key-pair",
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One thing in the account that carries our tags. `mine` says that the caller made it."""
+    """One thing in the account that carries our tags. `mine` says that the caller made it.
 
-    kind: Literal["instance", "volume", "spot-request", "key-pair", "security-group", "interface"]
+    `price_month` is what it costs as it is now, None when nobody would say, 0 for what
+    is free. `machine` is the instance that it belongs to, or that a spot request may
+    launch again. `detail` is for people.
+    """
+
+    kind: FoundKind
     id: str
     run: str
     state: str
     mine: bool
+    region: str = ""
+    owner: str = ""
+    price_month: float | None = None
+    currency: str = "USD"
+    machine: str = ""
+    detail: str = ""

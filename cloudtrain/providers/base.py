@@ -8,12 +8,14 @@ converge. All raise `CloudError` and its subclasses, nothing of their own librar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from cloudtrain.models.account import OfferList, OfferQuery, Policy, Probe, Quota, QuotaRequest, Sweep
 from cloudtrain.models.config import Config
-from cloudtrain.models.machine import Machine
+from cloudtrain.models.machine import Machine, Market
 from cloudtrain.models.plan import Found, LaunchSpec, Observation, Survey
 from cloudtrain.models.run import RunRef
 
@@ -98,8 +100,56 @@ class Provider(Protocol):
         """Return everything in the region that carries our tags, of any run and owner."""
         ...
 
+    def sweep(self, owner: str, regions: tuple[str, ...] | None = None) -> Sweep:
+        """Return everything that carries our tags, priced, in `regions`, else in every enabled one.
+
+        A region that does not tell is named in `missing`.
+        """
+        ...
+
+    def remove(self, things: tuple[Found, ...]) -> None:
+        """Remove things that a sweep found: requests, machines (waited for), then the rest.
+
+        Gone already is success. Raises `CloudError` naming what cannot be removed.
+        """
+        ...
+
+    def offers(self, query: OfferQuery) -> OfferList:
+        """Return what the region offers, with prices as far as they are told in a few seconds."""
+        ...
+
+    def quota(self, type_name: str, market: Market) -> Quota:
+        """Return what a type's quota allows and what is used of it; denied answers are None.
+
+        Raises `CloudError` for a type whose quota is not known.
+        """
+        ...
+
+    def request_quota(self, type_name: str, market: Market, value: float) -> QuotaRequest:
+        """Ask for a quota of `value` vCPUs. Raises `CloudError` when it is refused at once."""
+        ...
+
+    def probes(self, config: Config) -> tuple[Probe, ...]:
+        """Return what can be checked between this computer and the cloud; asks nothing yet."""
+        ...
+
+    def policy(self, verbs: tuple[str, ...]) -> Policy:
+        """Return the least rights that some verbs need; all verbs for none. Asks nobody.
+
+        Raises `UsageError` for a verb that does not exist.
+        """
+        ...
+
     def prepare_access(self, spec: AccessSpec) -> Access:
         """Make or find key pair and security group and admit the caller. Idempotent."""
+        ...
+
+    def repair_ingress(self, run: RunRef, address: str) -> bool:
+        """Have the run's machines admit this computer at `address`, a single IPv4 address.
+
+        Only a rule of this computer's own is withdrawn. Returns whether anything was
+        changed. Raises `CloudError` for what is no public address.
+        """
         ...
 
     def launch(self, spec: LaunchSpec | None, token: str, launches: Launches) -> Machine:
@@ -110,6 +160,25 @@ class Provider(Protocol):
         `AuthorizationError`, `LostAnswerError` when no answer came, or `GoneError`
         when the token's machine existed and is terminated.
         """
+        ...
+
+    def tag(self, machine_id: str, tags: dict[str, str]) -> None:
+        """Put tags on a machine, replacing those of the same keys."""
+        ...
+
+    def tags_of(self, machine_id: str) -> dict[str, str]:
+        """Return a machine's tags. Raises `GoneError` when there is no such machine."""
+        ...
+
+    def push_key(self, machine_id: str, zone: str, user: str, public_key: str) -> None:
+        """Let `public_key` in as `user` for a minute, by the cloud's own authority.
+
+        Raises `CloudError` where the cloud, the machine or the caller's rights do not allow it.
+        """
+        ...
+
+    def caller_address(self, config: Config) -> str:
+        """Return this computer's public IPv4 address, given or asked. Raises `CloudError`."""
         ...
 
     def start(self, machine_id: str) -> None:
@@ -128,8 +197,18 @@ class Provider(Protocol):
         """
         ...
 
-    def terminate(self, machine_ids: tuple[str, ...], timeout_s: float) -> None:
-        """Terminate and wait until gone. Gone already, or never there, is success."""
+    def terminate(
+        self,
+        machine_ids: tuple[str, ...],
+        timeout_s: float,
+        *,
+        launched: Mapping[str, datetime] | None = None,
+    ) -> None:
+        """Terminate and wait until gone. Gone already, or never there, is success.
+
+        `launched` says when, where it is known: a machine younger than a minute that
+        the cloud does not show is asked for again instead of taken for gone.
+        """
         ...
 
     def release_access(self, run: RunRef) -> None:

@@ -14,7 +14,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +24,12 @@ from cloudtrain.errors import CloudError, UsageError
 from cloudtrain.paths import data_dir
 
 STOP_S = 30.0
+MACHINES = "CLOUDTRAIN_SANDBOX_MACHINES"
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """How to reach a running sandbox: its API, and the port and user of its machines."""
+    """How to reach a running sandbox: its API, and the kind, port and user of its machines."""
 
     url: str
     region: str
@@ -36,25 +37,45 @@ class Endpoint:
     secret_key: str = field(repr=False)
     ssh_port: int
     login_user: str
+    machines: str = "process"
 
 
-def ensure(state: Path | None = None, *, timeout_s: float = 30) -> Endpoint:
+def ensure(
+    state: Path | None = None,
+    *,
+    machines: str | None = None,
+    timeout_s: float = 30,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Endpoint:
     """Return the running sandbox, or start one; of two callers one starts it.
 
-    Raises `UsageError` when the `sandbox` extra or an OpenSSH server is missing, and
-    `CloudError` when it does not come up within `timeout_s` seconds.
+    `machines` is `process` or `nspawn`, by default what CLOUDTRAIN_SANDBOX_MACHINES says;
+    a running sandbox keeps the kind that it has. The first machine of kind `nspawn` needs
+    a disk image that takes minutes to make: `tell` is told so.
+
+    Raises `UsageError` when the `sandbox` extra or a program that its machines need is
+    missing, or when machines of another kind run; `CloudError` when it does not come up
+    within `timeout_s` seconds.
     """
     folder = _folder(state)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    wanted = machines or os.environ.get(MACHINES) or None
+    if wanted == "nspawn" and running(folder) is None:
+        _make_image(folder, tell)
     with _starting(folder, timeout_s):
         found = running(folder)
         if found is None:
-            _start(folder, timeout_s)
+            _start(folder, timeout_s, wanted or "process")
             found = running(folder)
         else:
             (folder / "touched").touch()  # says that it is wanted, so that it does not end now
     if found is None:
         raise CloudError("the sandbox ended as soon as it had started", hint=_log_hint(folder))
+    if wanted not in (None, found.machines):
+        raise UsageError(
+            f"the running sandbox has machines of kind `{found.machines}`, and `{wanted}` is asked for",
+            hint="end its runs with `cloudtrain down` first, or leave CLOUDTRAIN_SANDBOX_MACHINES out",
+        )
     return found
 
 
@@ -68,7 +89,7 @@ def running(state: Path | None = None) -> Endpoint | None:
     except (OSError, ValueError):
         return None
     names = ("url", "region", "access_key", "secret_key", "ssh_port", "login_user")
-    return Endpoint(**{name: found[name] for name in names})
+    return Endpoint(**{name: found[name] for name in names}, machines=found.get("machines", "process"))
 
 
 def stop(state: Path | None = None) -> None:
@@ -82,7 +103,9 @@ def stop(state: Path | None = None) -> None:
     with _starting(folder, STOP_S):
         if _served(folder):
             _end(folder)
-        if any(folder.glob("machines/*")):  # what a killed server could not clean up
+        if (
+            any(folder.glob("machines/*")) or (folder / "disks").exists()
+        ):  # what a killed server could not clean up
             command = [sys.executable, "-m", "cloudtrain.sandbox", "reap", "--state", str(folder)]
             subprocess.run(command, env=_environment(), cwd=folder, check=False, timeout=STOP_S)
 
@@ -118,13 +141,41 @@ def _served(folder: Path) -> bool:
         return False
 
 
-def _start(folder: Path, timeout_s: float) -> None:
+def _make_image(folder: Path, tell: Callable[[str], None]) -> None:
+    """Have the disk image of nspawn machines made, where there is none yet."""
+    _check_installed()
+    command = [sys.executable, "-m", "cloudtrain.sandbox", "image", "--state", str(folder)]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        env=_environment(),
+        text=True,
+    )
+    with process:
+        for line in process.stdout or ():
+            tell(line.rstrip())
+        said = process.stderr.read() if process.stderr else ""
+    if process.returncode == UsageError.exit_code:
+        error, _, hint = said.strip().partition("\n")
+        raise UsageError(error.removeprefix("cloudtrain.sandbox: "), hint=hint)
+    if process.returncode:
+        raise CloudError(said.strip().removeprefix("cloudtrain.sandbox: "))
+
+
+def _check_installed() -> None:
     missing = [name for name in ("moto", "flask", "werkzeug", "uv") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(
             f"the sandbox needs {', '.join(missing)}, which is not installed",
             hint="`pip install 'cloudtrain[sandbox]'`",
         )
+
+
+def _start(folder: Path, timeout_s: float, machines: str) -> None:
+    _check_installed()
     reader, writer = os.pipe()
     command = [sys.executable, "-m", "cloudtrain.sandbox", "serve", "--state", str(folder)]
     with os.fdopen(reader, "rb", buffering=0) as answer, (folder / "sandbox.log").open("ab") as log:
@@ -135,7 +186,7 @@ def _start(folder: Path, timeout_s: float) -> None:
                 stdout=log,
                 stderr=log,
                 cwd=folder,
-                env=_environment(),
+                env={**_environment(), MACHINES: machines},
                 pass_fds=(writer,),
                 start_new_session=True,
             )

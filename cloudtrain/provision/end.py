@@ -9,11 +9,21 @@ from datetime import UTC, datetime
 from cloudtrain.errors import CloudError
 from cloudtrain.events import Timeline
 from cloudtrain.journal.folder import RunFolder
-from cloudtrain.journal.log import launched_machines, open_attempt, unended_machines
+from cloudtrain.journal.log import (
+    Row,
+    ended_at,
+    launched_at,
+    launched_machines,
+    open_attempt,
+    parked_seconds,
+    unended_machines,
+)
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Observation, Receipt
 from cloudtrain.providers.base import Provider
-from cloudtrain.provision.apply import resolve_open_attempt
+from cloudtrain.provision.launch import resolve_open_attempt
+from cloudtrain.provision.look import observe_settled
+from cloudtrain.provision.plan import storage_hour
 
 GONE_S = 300
 """How long a machine may take to be gone."""
@@ -35,7 +45,7 @@ def find_everything(
     time; only if it does not show is its request replayed, which is the one way to
     learn its machine's id, in order to end it.
     """
-    observed = provider.observe(folder.run())
+    observed = observe_settled(folder, provider)
     if open_attempt(folder.journal.rows()) is None:
         return observed
     known = set(launched_machines(folder.journal.rows()))
@@ -53,7 +63,7 @@ def terminate_all(observed: Observation, folder: RunFolder, provider: Provider, 
     """Terminate every machine that is there and everything that opened the way to it.
 
     Machines that the journal knows and the cloud does not show are terminated by id
-    too: a describe may lag behind the launch it follows.
+    too: one may have been launched after the look.
     """
     ids = [machine.id for machine in observed.machines if machine.state != "terminated"]
     shown = {machine.id for machine in observed.machines}
@@ -103,15 +113,34 @@ def names(observed: Observation) -> tuple[str, ...]:
 def receipt(folder: RunFolder, observed: Observation, now: datetime | None = None) -> Receipt:
     """Return what the run cost until now, from its machines' own launch times.
 
-    An upper bound: hours in which a machine was stopped count at its full price,
-    because the cloud does not tell when it was.
+    Hours in which this computer had a machine stopped count at the price of its
+    volume. An upper bound: a machine that stopped by itself counts in full, because the
+    cloud does not tell since when. Without any machine to be seen the hours are those
+    until the cloud stopped showing it.
     """
-    record = folder.record()
+    record, rows = folder.record(), folder.journal.rows()
     end = now or datetime.now(UTC)
-    started = min((machine.launched for machine in observed.machines), default=None)
-    hours = (end - started).total_seconds() / 3600 if started else 0.0
-    cost = None if record.price_hour is None else hours * record.price_hour
+    hours = parked = 0.0
+    for machine in observed.machines:
+        hours += max(0.0, (end - machine.launched).total_seconds() / 3600)
+        parked += parked_seconds(rows, machine.id, end) / 3600
+    if not observed.machines:
+        hours = _journaled_hours(rows, end)
+    cost = None
+    if record.price_hour is not None:
+        storage = storage_hour(record.volume_gb)
+        cost = (hours - parked) * record.price_hour + parked * storage
     return Receipt(hours, cost, record.currency, names(observed))
+
+
+def _journaled_hours(rows: tuple[Row, ...], end: datetime) -> float:
+    """Return the hours between each launch and its confirmed end, for machines long forgotten."""
+    hours = 0.0
+    for machine in launched_machines(rows):
+        began = launched_at(rows, machine)
+        ended = ended_at(rows, machine) or end
+        hours += (ended - began).total_seconds() / 3600 if began else 0.0
+    return hours
 
 
 def _unknown(observed: Observation, known: set[str]) -> bool:

@@ -5,6 +5,7 @@ Started only as `python -m cloudtrain.sandbox serve --state DIR`, by
 must not depend on its rehearsal. moto keeps the records of EC2; what it lacks (time,
 idempotency, in-use checks, images, machines) is here.
 
-Seams for what comes later: `machines.Kind` (a booted container instead of processes),
-`layer.Behaviour` (faults, quotas, spot), `images.price_list` (prices).
+Seams: `machines.Kind` (how machines are made), `layer.Behaviour` (what happens to a call),
+`metadata.answer` (what an instance is told of itself). Knobs, all files in the state
+folder: `account.json` (quotas, capacity), `spot.json` (reclaims), `faults.json` (faults).
 """

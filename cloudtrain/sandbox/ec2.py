@@ -6,7 +6,6 @@ Each takes the call and a way to let moto answer it, and may change either side.
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -14,14 +13,16 @@ from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
 from cloudtrain.sandbox import images
+from cloudtrain.sandbox.account import Account
 from cloudtrain.sandbox.emulator import Emulator
 from cloudtrain.sandbox.fleet import CODES, Fleet, Life
 from cloudtrain.sandbox.launches import Launches
 from cloudtrain.sandbox.layer import Behaviour
-from cloudtrain.sandbox.wire import Forward, Reply, Request, failure, packed, tree, xml
+from cloudtrain.sandbox.spot_calls import SpotCalls
+from cloudtrain.sandbox.wire import Forward, Reply, Request, dry_run, failure, packed, tree, xml
 
-_FILTER = re.compile(r"Filter\.(\d+)\.Name")
-_SET = {"StartInstances": "pending", "StopInstances": "stopping", "TerminateInstances": "shutting-down"}
+_BY_ID = {"client-token", "instance-lifecycle", "spot-instance-request-id"}
+_SHUTDOWN = "InstanceInitiatedShutdownBehavior"
 _ALLOWED = {
     "StartInstances": {"stopped", "running", "pending"},
     "StopInstances": {"running", "stopping", "stopped"},
@@ -37,10 +38,12 @@ _NOTHING_TO_DO = {
 class Ec2:
     """The calls that are not moto's alone."""
 
-    def __init__(self, emulator: Emulator, fleet: Fleet) -> None:
+    def __init__(self, emulator: Emulator, fleet: Fleet, account: Account, launches: Launches) -> None:
         self._emulator = emulator
         self._fleet = fleet
-        self._launches = Launches(emulator, fleet)
+        self._account = account
+        self._launches = launches
+        self._spot = SpotCalls(emulator, launches.spot)
 
     def behaviours(self) -> Mapping[tuple[str, str], Behaviour]:
         """Return what to do for which call."""
@@ -52,12 +55,14 @@ class Ec2:
             ("ec2", "StartInstances"): self.change,
             ("ec2", "StopInstances"): self.change,
             ("ec2", "TerminateInstances"): self.change,
+            ("ec2", "ModifyInstanceAttribute"): self.modify,
             ("ec2", "DeleteSecurityGroup"): self.delete_group,
             ("ec2", "GetConsoleOutput"): self.console,
+            **self._spot.behaviours(),
         }
 
     def describe_instances(self, request: Request, forward: Forward) -> Reply:
-        """Leave out what a describe does not see yet, and understand `client-token`."""
+        """Leave out what a describe does not see yet, and understand the filters of launches."""
         hidden = self._fleet.hidden()
         unseen = [name for name in request.numbered("InstanceId") if name in hidden]
         if unseen:
@@ -87,15 +92,35 @@ class Ec2:
         with self._emulator.lock:
             lives: list[Life] = []
             for name in request.numbered("InstanceId"):
-                life = self._fleet.get(name)
+                life = self._life(request, name)
                 if life is None:
                     return _no_instance(request, name)
-                refusal = _refused(request, life)
+                refusal = _refused(request, life) or self._refused(request, life)
                 if refusal is not None:
                     return refusal
                 lives.append(life)
             changes = [self._changed(request.action, life) for life in lives]
         return xml(request.action, f"<instancesSet>{''.join(changes)}</instancesSet>")
+
+    def modify(self, request: Request, forward: Forward) -> Reply:
+        """Change the shutdown behaviour, which moto takes for a change of groups; hand on the rest."""
+        value = request.params.get(f"{_SHUTDOWN}.Value")
+        if request.params.get("Attribute", "").lower() == _SHUTDOWN.lower():
+            value = request.params.get("Value")
+        if value is None:
+            return forward(request)
+        name = request.params.get("InstanceId", "")
+        life = self._life(request, name)
+        if life is None:
+            return _no_instance(request, name)
+        if value not in ("stop", "terminate"):
+            text = f"Value ({value}) for parameter instanceInitiatedShutdownBehavior is invalid."
+            return failure(request, "InvalidParameterValue", text)
+        if request.params.get("DryRun") == "true":
+            return dry_run(request)
+        with self._emulator.lock:
+            life.record.instance_initiated_shutdown_behavior = value
+        return xml(request.action, "<return>true</return>")
 
     def delete_group(self, request: Request, forward: Forward) -> Reply:
         """Refuse while an instance is in the group, as EC2 does."""
@@ -113,7 +138,7 @@ class Ec2:
     def console(self, request: Request, forward: Forward) -> Reply:  # noqa: ARG002 - moto has a text of 2006
         """Return what the machine wrote to its console."""
         name = request.params.get("InstanceId", "")
-        life = self._fleet.get(name)
+        life = self._life(request, name)
         if life is None:
             return _no_instance(request, name)
         text = base64.b64encode(life.machine.console().encode()).decode() if life.machine else ""
@@ -123,19 +148,43 @@ class Ec2:
         )
         return xml(request.action, inner)
 
+    def _life(self, request: Request, name: str) -> Life | None:
+        life = self._fleet.get(name)
+        return life if life is not None and life.region == request.region else None
+
     def _by_id(self, request: Request) -> Request:
-        params = dict(request.params)
-        for name, value in request.params.items():
-            match = _FILTER.fullmatch(name)
-            if match is None or value != "client-token":
-                continue
-            prefix = f"Filter.{match[1]}."
-            tokens = {v for k, v in params.items() if k.startswith(f"{prefix}Value.")}
-            ids = self._launches.ids_of(request.region, tokens) or ["i-none"]
-            params = {k: v for k, v in params.items() if not k.startswith(prefix)}
-            params[name] = "instance-id"
-            params |= {f"{prefix}Value.{number}": one for number, one in enumerate(ids, 1)}
+        """Turn the filters that moto does not know into one by id, which it does."""
+        filters = request.filters()
+        own = [name for name in filters if name in _BY_ID]
+        if not own:
+            return request
+        allowed = [self._ids(request.region, name, set(filters.pop(name))) for name in own]
+        allowed += [set(filters.pop("instance-id"))] if "instance-id" in filters else []
+        ids = sorted(set[str].intersection(*allowed)) or ["i-none"]
+        params = {k: v for k, v in request.params.items() if not k.startswith("Filter.")}
+        for number, (name, values) in enumerate([*filters.items(), ("instance-id", ids)], 1):
+            params[f"Filter.{number}.Name"] = name
+            params |= {f"Filter.{number}.Value.{at}": value for at, value in enumerate(values, 1)}
         return request.with_params(params)
+
+    def _ids(self, region: str, name: str, wanted: set[str]) -> set[str]:
+        if name == "client-token":
+            return set(self._launches.ids_of(region, wanted))
+        lives = [life for life in self._fleet.lives() if life.region == region]
+        if name == "instance-lifecycle":
+            return {str(life.record.id) for life in lives if life.spot and "spot" in wanted}
+        return {
+            str(life.record.id)
+            for life in lives
+            if getattr(life.record, "spot_instance_request_id", None) in wanted
+        }
+
+    def _refused(self, request: Request, life: Life) -> Reply | None:
+        refusal = self._spot.refusal(request, life) if life.spot else None
+        if refusal is not None or request.action != "StartInstances" or life.state != "stopped":
+            return refusal
+        record, market = life.record, "spot" if life.spot else "on-demand"
+        return self._account.refusal(request, record.instance_type, market, record.availability_zone)
 
     def _changed(self, action: str, life: Life) -> str:
         before = life.state
@@ -146,6 +195,8 @@ class Ec2:
                 "TerminateInstances": self._fleet.terminate,
             }
             steps[action](life)
+            if action == "StartInstances" and life.spot:
+                self._spot.started(life)
         now = life.state
         return (
             f"<item><instanceId>{life.record.id}</instanceId>"

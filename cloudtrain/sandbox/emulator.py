@@ -41,6 +41,10 @@ class Emulator:
         self._loaded = threading.Event()
         threading.Thread(target=self._load, args=("us-east-1",), daemon=True, name="moto").start()
 
+    def wait(self) -> None:
+        """Wait until moto is loaded; importing it meanwhile would find it half there."""
+        self._loaded.wait()
+
     def forward(self, request: Request) -> Reply:
         """Let moto answer. What it does not know becomes `InvalidAction`, never a crash."""
         self._loaded.wait()

@@ -13,15 +13,25 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from cloudtrain.sandbox.emulator import Emulator
 from cloudtrain.sandbox.machines import Kind, Machine
+from cloudtrain.sandbox.metadata import Notice
 from cloudtrain.sandbox.seed import Seed
 from cloudtrain.sandbox.state import Delays
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+Reason = tuple[str, str]
 USER = ("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown")
+OWN = ("Client.InstanceInitiatedShutdown", "Client.InstanceInitiatedShutdown: Instance initiated shutdown")
+RECLAIMED = ("Server.SpotInstanceShutdown", "Server.SpotInstanceShutdown: Spot instance shutdown")
+RECLAIMED_FOR_GOOD = (
+    "Server.SpotInstanceTermination",
+    "Server.SpotInstanceTermination: Spot instance termination",
+)
+"""Why an instance stopped or ended, as `StateReason` names it."""
 
 
 @dataclass(slots=True)
@@ -31,13 +41,23 @@ class Life:
     record: Any
     seed: Seed
     visible_at: float
+    region: str = ""
     machine: Machine | None = None
+    why: Reason = ("", "")
+    notice: Notice | None = None
+    rebalance: datetime | None = None
+    stoppable: bool = True
     moving: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def state(self) -> str:
         """The state as EC2 names it."""
         return str(self.record.state)
+
+    @property
+    def spot(self) -> bool:
+        """Whether it was launched from a spot request."""
+        return self.record.lifecycle == "spot"
 
     @property
     def alive(self) -> bool:
@@ -54,10 +74,15 @@ class Fleet:
         self._delays = delays
         self._lives: dict[str, Life] = {}
         self._closed = False
+        self._listeners: list[Callable[[Life], None]] = []
 
-    def adopt(self, record: Any, seed: Seed) -> Life:  # noqa: ANN401
+    def listen(self, listener: Callable[[Life], None]) -> None:
+        """Have `listener` called whenever an instance has come to run, stop or end."""
+        self._listeners.append(listener)
+
+    def adopt(self, record: Any, seed: Seed, region: str) -> Life:  # noqa: ANN401
         """Take a new record of moto's and start its machine."""
-        life = Life(record, seed, time.monotonic() + self._delays.visible)
+        life = Life(record, seed, time.monotonic() + self._delays.visible, region)
         self._set(life, "pending")
         self._lives[str(record.id)] = life
         self._move(life, self._boot)
@@ -66,6 +91,10 @@ class Fleet:
     def get(self, instance_id: str) -> Life | None:
         """Return an instance, also one that a describe does not see yet."""
         return self._lives.get(instance_id)
+
+    def lives(self) -> list[Life]:
+        """Return all instances there ever were."""
+        return list(self._lives.values())
 
     def hidden(self) -> set[str]:
         """Return the ids that a describe does not see yet."""
@@ -87,19 +116,22 @@ class Fleet:
     def start(self, life: Life) -> None:
         """Start a stopped instance."""
         life.record.start()
+        life.why, life.notice, life.rebalance = ("", ""), None, None
         self._set(life, "pending")
         self._move(life, self._boot)
 
-    def stop(self, life: Life) -> None:
+    def stop(self, life: Life, why: Reason = USER) -> None:
         """Stop a running instance; its disk stays."""
         life.record.stop()
-        self._set(life, "stopping", reason=USER)
+        life.why = why
+        self._set(life, "stopping", reason=why)
         self._move(life, self._halt)
 
-    def terminate(self, life: Life) -> None:
+    def terminate(self, life: Life, why: Reason = USER) -> None:
         """End an instance and delete its disk."""
         life.record.terminate()
-        self._set(life, "shutting-down", reason=USER)
+        life.why = why
+        self._set(life, "shutting-down", reason=why)
         self._move(life, self._destroy)
 
     def close(self) -> None:
@@ -131,6 +163,7 @@ class Fleet:
         with self._emulator.lock:
             if life.state == "pending":
                 self._set(life, "running", address=address)
+                self._settled(life)
 
     def _halt(self, life: Life) -> None:
         end = time.monotonic() + self._delays.stopping
@@ -139,14 +172,17 @@ class Fleet:
         _rest(end)
         with self._emulator.lock:
             if life.state == "stopping":
-                self._set(life, "stopped", reason=USER)
+                self._set(life, "stopped", reason=life.why)
+                self._settled(life)
 
     def _destroy(self, life: Life) -> None:
         end = time.monotonic() + self._delays.terminating
         if life.machine is not None:
             life.machine.destroy()
         _rest(end)
-        self._set(life, "terminated", reason=USER)
+        with self._emulator.lock:
+            self._set(life, "terminated", reason=life.why)
+            self._settled(life)
 
     def _fail(self, life: Life) -> None:
         if life.machine is not None:
@@ -154,11 +190,15 @@ class Fleet:
         with self._emulator.lock:
             life.record.terminate()
             code = "Server.InternalError"
-            self._set(life, "terminated", reason=(code, f"{code}: the machine did not start"))
+            life.why = (code, f"{code}: the machine did not start")
+            self._set(life, "terminated", reason=life.why)
+            self._settled(life)
 
-    def _set(
-        self, life: Life, state: str, *, address: str | None = None, reason: tuple[str, str] = ("", "")
-    ) -> None:
+    def _settled(self, life: Life) -> None:
+        for listener in self._listeners:
+            listener(life)
+
+    def _set(self, life: Life, state: str, *, address: str | None = None, reason: Reason = ("", "")) -> None:
         with self._emulator.lock:
             record = life.record
             record._state.name, record._state.code = state, CODES[state]  # noqa: SLF001

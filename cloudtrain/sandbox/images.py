@@ -1,4 +1,4 @@
-"""The images, image parameters and prices that the sandbox knows.
+"""The images and image parameters that the sandbox knows.
 
 Names, owners and snapshot sizes as Canonical and AWS publish them; the ids are made up
 and the same in every region, so that they can never be mistaken for real ones.
@@ -55,18 +55,6 @@ BY_ID = {image.id: image for image in IMAGES}
 PARAMETERS = {name: image.id for image in IMAGES for name in image.parameters}
 ROOT_DEVICE = "/dev/sda1"
 
-PRICES = {
-    "g4dn.xlarge": 0.526,
-    "g4dn.2xlarge": 0.752,
-    "g4dn.4xlarge": 1.204,
-    "g4dn.8xlarge": 2.176,
-    "g4dn.12xlarge": 3.912,
-    "g4dn.16xlarge": 4.352,
-    "g5.xlarge": 1.006,
-    "g6.xlarge": 0.8048,
-}
-"""Dollars an hour in us-east-1, Linux, on demand, as of the price list of 2026-07."""
-
 
 def write_moto_images(path: Path) -> None:
     """Write the file that moto reads instead of its own images."""
@@ -91,14 +79,3 @@ def write_moto_images(path: Path) -> None:
         for image in IMAGES
     ]
     path.write_text(json.dumps(rows))
-
-
-def price_list(type_name: str, region: str) -> list[str]:
-    """Return the price list's rows (JSON texts) for a type; none outside us-east-1."""
-    price = PRICES.get(type_name) if region == "us-east-1" else None
-    if price is None:
-        return []
-    dimension = {"unit": "Hrs", "pricePerUnit": {"USD": f"{price:.10f}"}}
-    product = {"attributes": {"instanceType": type_name, "regionCode": region}}
-    terms = {"OnDemand": {"sku.term": {"priceDimensions": {"sku.term.rate": dimension}}}}
-    return [json.dumps({"product": product, "serviceCode": "AmazonEC2", "terms": terms})]

@@ -14,6 +14,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ FIRST_UID = 64017
 
 _NAMESPACES = ("unshare", "--mount", "--propagation", "private")
 _OWN_PIDS = ("--pid", "--fork", "--kill-child", "--mount-proc")
+_OWN_TIME = ("--time", "--boottime")
 
 ENTER = r"""
 set -eu
@@ -60,6 +62,7 @@ class Person:
     gid: int
     isolated: bool
     own_pids: bool = False
+    own_time: bool = False
 
     def own(self, path: Path, mode: int) -> Path:
         """Give a file or folder to this person and return it."""
@@ -84,6 +87,8 @@ class Person:
             "--",
         ]
         apart = [*_NAMESPACES, *(_OWN_PIDS if self.own_pids else ())]
+        if self.own_time:  # a machine that boots now has been up for 0 seconds
+            apart += [*_OWN_TIME, str(-int(time.clock_gettime(time.CLOCK_BOOTTIME)))]
         return [*apart, "/bin/sh", "-c", ENTER, "enter", str(machine), str(home), _tty(), *drop, *command]
 
     def accounts(self, folder: Path) -> None:
@@ -109,7 +114,9 @@ def person() -> Person:
             hint="run cloudtrain as an ordinary user, or give the container the right to mount",
         )
     uid = _unused_uid()
-    return Person("ubuntu", uid, uid, isolated=True, own_pids=_works(*_NAMESPACES, *_OWN_PIDS))
+    own_pids = _works(*_NAMESPACES, *_OWN_PIDS)
+    own_time = own_pids and _works(*_NAMESPACES, *_OWN_PIDS, *_OWN_TIME, "0")
+    return Person("ubuntu", uid, uid, isolated=True, own_pids=own_pids, own_time=own_time)
 
 
 def _works(*command: str) -> bool:

@@ -7,18 +7,22 @@ import binascii
 import re
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
-from cloudtrain.sandbox import images
+from cloudtrain.sandbox import images, market
+from cloudtrain.sandbox.account import Account
 from cloudtrain.sandbox.emulator import Emulator
 from cloudtrain.sandbox.fleet import Fleet
 from cloudtrain.sandbox.seed import seed_of
+from cloudtrain.sandbox.spot import Spot
+from cloudtrain.sandbox.state import Delays
 from cloudtrain.sandbox.wire import Forward, Reply, Request, failure, packed, tree
 
 USER_DATA_LIMIT = 16384
 TOKEN_LIMIT = 64
 _SIZE = re.compile(r"BlockDeviceMapping\.(\d+)\.Ebs\.VolumeSize")
-_SPEC = re.compile(r"TagSpecification\.(\d+)\.(ResourceType|Tag\.(\d+)\.(Key|Value))")
 _NOT_COMPARED = {"Action", "Version"}
 
 
@@ -32,9 +36,13 @@ class _Launch:
 class Launches:
     """Every launch so far, by region and token."""
 
-    def __init__(self, emulator: Emulator, fleet: Fleet) -> None:
+    def __init__(
+        self, emulator: Emulator, fleet: Fleet, account: Account, delays: Delays, spot_knob: Path
+    ) -> None:
+        self.spot = Spot(emulator, fleet, account, delays, spot_knob, self._relaunch)
         self._emulator = emulator
         self._fleet = fleet
+        self._account = account
         self._lock = threading.Lock()
         self._done: dict[tuple[str, str], _Launch] = {}
 
@@ -46,11 +54,17 @@ class Launches:
             done = self._done.get((request.region, token)) if token else None
             if done is not None:
                 return self._again(request, done, params)
-            refusal = _refusal(request, token)
+            refusal = _refusal(request, token) or market.refusal(request)
             if refusal is not None:
                 return refusal
+            if params.get("DryRun") == "true":
+                return forward(request)
             with self._emulator.lock:
                 reply, ids = self._launch(request, forward)
+                if ids and market.is_spot(request):
+                    reply = self._with_requests(request, reply, ids)
+                elif reply.status == 500:
+                    self._hold(request)
             if ids and token:
                 self._done[request.region, token] = _Launch(params, reply, ids)
             return reply
@@ -71,7 +85,17 @@ class Launches:
         return done.reply
 
     def _launch(self, request: Request, forward: Forward) -> tuple[Reply, tuple[str, ...]]:
-        reply = forward(request)
+        type_name, kind = request.params.get("InstanceType", ""), market.name(request)
+        backend = self._emulator.ec2(request.region)
+        zone = market.zone(request, backend)
+        refusal = self._account.refusal(request, type_name, kind, zone, int(request.params["MinCount"]))
+        if refusal is not None:
+            return refusal, ()
+        zone = zone or self._account.zone(request.region, type_name, kind)
+        low = market.price_refusal(request, zone)
+        if low is not None:
+            return low, ()
+        reply = forward(market.placed(request, zone))
         if reply.status != 200:
             return reply, ()
         root = tree(reply)
@@ -80,10 +104,30 @@ class Launches:
             # A machine has no address before it runs; moto gives one at once.
             for child in [c for c in parent if c.tag.endswith(("}ipAddress", "}association"))]:
                 parent.remove(child)
-        backend = self._emulator.ec2(request.region)
         for instance_id in ids:
             self._adopt(backend, request, instance_id)
         return packed(reply, root), ids
+
+    def _relaunch(self, request: Request) -> tuple[Reply, tuple[str, ...]]:
+        return self._launch(request, self._emulator.forward)
+
+    def _hold(self, request: Request) -> None:
+        if self._account.settings().open_requests and market.is_persistent(request):
+            one = market.spot_request(request, "", 0.0)
+            one.become("open", "capacity-not-available")
+            self.spot.add(one, market.tags(request, "spot-instances-request"), None)
+
+    def _with_requests(self, request: Request, reply: Reply, ids: tuple[str, ...]) -> Reply:
+        root = tree(reply)
+        items = {item.findtext("{*}instanceId"): item for item in root.findall(".//{*}instancesSet/{*}item")}
+        for name in ids:
+            life = self._fleet.get(name)
+            if life is not None:
+                one = market.spot_request(request, "", life.visible_at)
+                self.spot.add(one, market.tags(request, "spot-instances-request"), life)
+                node = ET.SubElement(items[name], items[name].tag.replace("}item", "}spotInstanceRequestId"))
+                node.text = one.id
+        return packed(reply, root)
 
     def _adopt(self, backend: Any, request: Request, instance_id: str) -> None:  # noqa: ANN401
         record = backend.get_instance(instance_id)
@@ -91,9 +135,10 @@ class Launches:
         public = getattr(pair, "material_public", None) or getattr(pair, "material", None)
         public = public.decode() if isinstance(public, bytes) else public
         for nic in record.nics.values():
-            nic.add_tags(_tags(request, "network-interface"))
+            nic.add_tags(market.tags(request, "network-interface"))
         text = _user_data(request.params.get("UserData", ""))
-        self._fleet.adopt(record, seed_of((text or b"").decode("utf-8", "replace"), public))
+        seed = seed_of((text or b"").decode("utf-8", "replace"), public)
+        self._fleet.adopt(record, seed, request.region)
 
 
 def _refusal(request: Request, token: str) -> Reply | None:
@@ -129,13 +174,3 @@ def _user_data(text: str) -> bytes | None:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return None
-
-
-def _tags(request: Request, kind: str) -> dict[str, str]:
-    parts = [(match, value) for name, value in request.params.items() if (match := _SPEC.fullmatch(name))]
-    wanted = {match[1] for match, value in parts if match[2] == "ResourceType" and value == kind}
-    found: dict[str, dict[str, str]] = {}
-    for match, value in parts:
-        if match[1] in wanted and match[3]:
-            found.setdefault(f"{match[1]}.{match[3]}", {})[match[4]] = value
-    return {pair["Key"]: pair.get("Value", "") for pair in found.values()}

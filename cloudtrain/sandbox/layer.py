@@ -8,15 +8,18 @@ the one of its own name: faults, throttling and denied rights belong there.
 from __future__ import annotations
 
 import json
+import os
+import socket
+import struct
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cloudtrain.sandbox.guard import Guard
-from cloudtrain.sandbox.wire import Forward, Reply, Request, failure, parse
+from cloudtrain.sandbox.wire import Dropped, Forward, Reply, Request, error_code, failure, parse
 
 Behaviour = Callable[[Request, Forward], Reply]
 StartResponse = Callable[..., Any]
@@ -31,7 +34,7 @@ class Layer:
         guard: Guard,
         behaviours: Mapping[tuple[str, str], Behaviour],
         forward: Forward,
-        calls: Path,
+        calls: Sequence[Path],
         *,
         first: Iterable[Behaviour] = (),
     ) -> None:
@@ -39,7 +42,7 @@ class Layer:
         self._behaviours = behaviours
         self._forward = forward
         self._first = tuple(first)
-        self._calls = calls.open("a", buffering=1)
+        self._calls = [path.open("ab", buffering=0) for path in calls]
         self._lock = threading.Lock()
         self._open = 0
         self._last = time.monotonic()
@@ -50,8 +53,12 @@ class Layer:
         return 0.0 if self._open else time.monotonic() - self._last
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one HTTP request."""
-        reply = self._admitted(environ)
+        """Answer one HTTP request. Raises `ConnectionResetError` after it has cut one off."""
+        try:
+            reply = self._admitted(environ)
+        except Dropped:
+            _reset(environ)
+            raise ConnectionResetError from None
         phrase = "OK" if reply.status < 400 else "Refused"
         headers = [*reply.headers, ("Content-Length", str(len(reply.body)))]
         start_response(f"{reply.status} {phrase}", headers)
@@ -73,9 +80,13 @@ class Layer:
             text = "this sandbox answers only to its own key and its own host name"
             return failure(None, "AuthFailure", text, 403)
         request = parse(*scope, body, environ)
-        with self._counted():
-            reply = self.answer(request)
-        self._record(request, reply)
+        status, code = 0, "reset"
+        try:
+            with self._counted():
+                reply = self.answer(request)
+            status, code = reply.status, error_code(reply)
+        finally:
+            self._record(request, status, code)
         return reply
 
     @contextmanager
@@ -89,16 +100,26 @@ class Layer:
                 self._open -= 1
                 self._last = time.monotonic()
 
-    def _record(self, request: Request, reply: Reply) -> None:
+    def _record(self, request: Request, status: int, code: str) -> None:
         row = {
             "time": round(time.time(), 3),
             "service": request.service,
             "call": request.action,
             "region": request.region,
-            "status": reply.status,
+            "status": status,
+            "error": code,
         }
-        with self._lock:
-            self._calls.write(json.dumps(row) + "\n")
+        line = json.dumps(row).encode() + b"\n"
+        for file in self._calls:
+            file.write(line)  # one write(2) with O_APPEND: several sandboxes may share a file
+
+
+def _reset(environ: Mapping[str, Any]) -> None:
+    """Close a connection so that the other end reads a reset, not an orderly end."""
+    connection: socket.socket | None = environ.get("werkzeug.socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(connection.detach())  # the server would say goodbye first
 
 
 def _hand_on(chain: list[Behaviour], forward: Forward) -> Forward:

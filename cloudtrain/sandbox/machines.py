@@ -5,7 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from cloudtrain.sandbox.metadata import Instance, Tokens
 from cloudtrain.sandbox.seed import Seed
+
+
+class World(Protocol):
+    """The cloud around the machines, as far as a kind has to know it."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens of the metadata service, for `metadata.answer`."""
+        ...
+
+    def instance(self, instance_id: str) -> Instance | None:
+        """Return what the metadata service of this machine may say; live, so ask anew each time."""
+        ...
+
+    def powered_off(self, instance_id: str) -> None:
+        """Take note that a machine powered itself off; not to be said of `halt` or `destroy`."""
+        ...
 
 
 class Machine(Protocol):
@@ -27,6 +45,10 @@ class Machine(Protocol):
         """Return what it wrote to its console so far."""
         ...
 
+    def push_key(self, user: str, public: str, *, for_s: float) -> None:
+        """Let the holder of a key in for a while. Raises `LookupError` for a user that is not there."""
+        ...
+
 
 class Kind(Protocol):
     """A way to make machines."""
@@ -39,6 +61,10 @@ class Kind(Protocol):
     @property
     def login_user(self) -> str:
         """The user to log in as."""
+        ...
+
+    def join(self, world: World) -> None:
+        """Learn the cloud around; called once, before the first machine."""
         ...
 
     def create(self, instance_id: str, seed: Seed) -> Machine:

@@ -2,14 +2,14 @@
 
 Each listens on an address of its own in 127.0.0.0/8, all of a sandbox on one port, and
 has a private HOME and SCREENDIR. There is no root in them: sudo, apt, reboot and
-power-off are not available, which is a fact the steps can read.
+power-off are not available, which is a fact the steps can read. Only the guard, which
+runs as the same ordinary user, can power one off (power.py).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -20,11 +20,14 @@ from hashlib import sha256
 from pathlib import Path
 
 from cloudtrain.errors import UsageError
-from cloudtrain.sandbox import addresses, processes, surroundings
+from cloudtrain.sandbox import addresses, power, processes, sshd, surroundings
+from cloudtrain.sandbox.imds import MetadataServer
 from cloudtrain.sandbox.isolation import Person, person
+from cloudtrain.sandbox.machines import World
 from cloudtrain.sandbox.processes import Leader
+from cloudtrain.sandbox.pushed import PushedKeys
 from cloudtrain.sandbox.seed import Seed
-from cloudtrain.sandbox.state import State
+from cloudtrain.sandbox.state import Delays, State
 from cloudtrain.ssh import keys
 
 SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"
@@ -32,39 +35,8 @@ SFTP = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/us
 BOOT_TRIES = 5
 BOOT_S = 10.0
 
-CONFIG = """\
-ListenAddress {address}
-Port {port}
-HostKey {folder}/host_key
-AuthorizedKeysFile {home}/.ssh/authorized_keys
-PidFile none
-UsePAM no
-StrictModes no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-AcceptEnv LANG LC_*
-SetEnv {mark}
-X11Forwarding no
-PrintMotd no
-Subsystem sftp internal-sftp
-ForceCommand {folder}/session
-LogLevel VERBOSE
-{extra}
-"""
 
-SESSION = """\
-#!/bin/bash
-. {folder}/environment
-cd "$HOME" || exit 1
-case ${{SSH_ORIGINAL_COMMAND-}} in
-  "") exec -l bash ;;
-  internal-sftp | */sftp-server) exec {sftp} -d "$HOME" ;;
-  *) exec bash -c "$SSH_ORIGINAL_COMMAND" ;;
-esac
-"""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ProcessKind:
     """Makes machines below one state folder."""
 
@@ -74,6 +46,12 @@ class ProcessKind:
     sshd: str
     sftp: str
     extra: str = ""
+    first_contact_s: float = 0.0
+    world: World | None = field(default=None, repr=False)
+
+    def join(self, world: World) -> None:
+        """Learn the cloud around the machines, and tell them of it from now on."""
+        self.world = world
 
     @property
     def login_user(self) -> str:
@@ -100,9 +78,9 @@ class ProcessKind:
 def process_kind(state: State) -> ProcessKind:
     """Return the kind for this caller. Raises `UsageError` for a program or right that is missing."""
     path = os.environ.get("PATH", os.defpath) + SBIN
-    sshd = shutil.which("sshd", path=path)
+    server = shutil.which("sshd", path=path)
     sftp = next((name for name in SFTP if Path(name).exists()), None)
-    if sshd is None or sftp is None:
+    if server is None or sftp is None:
         raise UsageError(
             "the sandbox's machines need an OpenSSH server, and there is none here",
             hint="`apt-get install openssh-server screen rsync`",
@@ -111,7 +89,8 @@ def process_kind(state: State) -> ProcessKind:
     # Only this folder: in one that a machine owns it could put links in root's way.
     who.own(state.home / ".cache" / "uv", 0o755)
     surroundings.place_uv(state.home / ".bin")
-    return ProcessKind(state, who, addresses.free_port(), sshd, sftp, _newer_options())
+    first_contact_s = Delays.of(os.environ).first_contact
+    return ProcessKind(state, who, addresses.free_port(), server, sftp, sshd.newer_options(), first_contact_s)
 
 
 @dataclass(slots=True)
@@ -122,6 +101,13 @@ class ProcessMachine:
     id: str
     address: str | None = None
     _child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _pushed: PushedKeys = field(init=False, repr=False)
+    _guard: power.GuardFiles | None = field(default=None, repr=False)
+    _switch: power.Switch | None = field(default=None, repr=False)
+    _imds: MetadataServer | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self._pushed = PushedKeys(self.folder / "pushed_keys")
 
     @property
     def folder(self) -> Path:
@@ -149,14 +135,19 @@ class ProcessMachine:
         self.home.mkdir(parents=True)
         self.folder.mkdir(parents=True, mode=0o755)
         own(self.home, 0o755)
-        for folder in (self.home / ".ssh", self.home / ".screen"):
+        for folder in (self.home / ".ssh", self.home / ".screen", self.home / ".sshd"):
             folder.mkdir()
             own(folder, 0o700)
         _write(self.home / ".ssh" / "authorized_keys", "".join(f"{key}\n" for key in seed.authorized))
         own(self.home / ".ssh" / "authorized_keys", 0o600)
-        keys.write_private(self.folder / "host_key", seed.host_private.rstrip() + "\n")
-        own(self.folder / "host_key", 0o600)
-        _write(self.folder / "console.log", _console_text(seed))
+        # In the home: like root on a real machine, its user may replace the machine's key.
+        keys.write_private(self.home / ".sshd" / "host_key", seed.host_private.rstrip() + "\n")
+        own(self.home / ".sshd" / "host_key", 0o600)
+        self._guard = power.guard_of(seed.user_data)
+        if self._guard is not None:
+            power.place(self._guard, self.folder, self._seen_folder())
+        _write(self.folder / "console.log", sshd.console_text(seed, guarded=self._guard is not None))
+        self._join()
         self._write_session()
 
     def boot(self) -> str:
@@ -168,6 +159,7 @@ class ProcessMachine:
         _write(self.folder / "boot_id", f"{uuid.uuid4()}\n").chmod(0o444)
         self.log.touch()
         self.kind.who.own(self.log, 0o644)
+        self._configure_guard()
         for _ in range(BOOT_TRIES):
             address = addresses.free_address(self.kind.ssh_port)
             if self._listen(address):
@@ -183,6 +175,11 @@ class ProcessMachine:
     def destroy(self) -> None:
         """End every process and delete the disk; logs stay."""
         self._end(grace_s=0)
+        self._pushed.clear()
+        if self._switch is not None:
+            self._switch.close()
+        if self._imds is not None:
+            self._imds.close()
         shutil.rmtree(self.home, ignore_errors=True)
         shutil.rmtree(self._screens(), ignore_errors=True)
         for entry in self.folder.glob("*") if self.folder.exists() else ():
@@ -195,12 +192,34 @@ class ProcessMachine:
         """Return what cloud-init would have printed, host keys included."""
         return (self.folder / "console.log").read_text()
 
+    def push_key(self, user: str, public: str, *, for_s: float) -> None:
+        """Let the holder of a key in for `for_s` seconds. Raises `LookupError` for another user."""
+        if user != self.kind.who.name:
+            raise LookupError(user)
+        self._pushed.push(public, for_s)
+
     def _end(self, *, grace_s: float) -> None:
         processes.end(self.id, self._leader(), grace_s=grace_s)
         if self._child is not None:
             self._child.wait()
             self._child = None
         self.address = None
+
+    def _join(self) -> None:
+        world = self.kind.world
+        if world is not None:
+            self._imds = MetadataServer(world, self.id)
+            self._switch = power.Switch(
+                self.folder / "power", self.kind.who, lambda: world.powered_off(self.id)
+            )
+
+    def _configure_guard(self) -> None:
+        if self._guard is None or self._imds is None:
+            return
+        seen, late = self._seen_folder(), self.kind.first_contact_s
+        if not self.kind.who.own_time:  # its uptime is the host's
+            late = power.uptime() + (late or float(self._guard.config.get("first_contact_s", 0)))
+        power.configure(self._guard, self.folder, seen, self.seen_home, self._imds.url, late)
 
     def _write_session(self) -> None:
         who, seen = self.kind.who, self._seen_folder()
@@ -216,14 +235,17 @@ class ProcessMachine:
             "PATH": f"{root}/.bin:/usr/local/bin:/usr/bin:/bin",
             "UV_CACHE_DIR": f"{root}/.cache/uv",
             "LANG": "C.UTF-8",
+            "CLOUDTRAIN_SSHD_KEY": f"{self.seen_home}/.sshd/host_key",
+            "CLOUDTRAIN_SSHD_RELOAD": f'kill -HUP "$(cat {shlex.quote(self.seen_home)}/.sshd/pid)"',
+            # Where the SDKs look for it.
+            **({"AWS_EC2_METADATA_SERVICE_ENDPOINT": self._imds.url} if self._imds else {}),
             processes.MARK: self.id,
         }
         if not who.isolated:
             variables["TMPDIR"] = str(self.folder / "tmp")
         text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(variables.items()))
         who.own(_write(self.folder / "environment", text), 0o600)
-        session = SESSION.format(folder=shlex.quote(seen), sftp=shlex.quote(self.kind.sftp))
-        _write(self.folder / "session", session).chmod(0o755)
+        _write(self.folder / "session", sshd.session(seen, self.kind.sftp)).chmod(0o755)
         # A login shell reads /etc/profile, which sets PATH anew.
         profile = f"[ -f ~/.bashrc ] && . ~/.bashrc\n. {shlex.quote(seen)}/environment\n"
         who.own(_write(self.home / ".profile", profile), 0o644)
@@ -232,17 +254,20 @@ class ProcessMachine:
 
     def _listen(self, address: str) -> bool:
         who, seen = self.kind.who, self._seen_folder()
-        config = CONFIG.format(
+        config = sshd.config(
+            self.id,
             address=address,
             port=self.kind.ssh_port,
-            folder=_quoted(seen),
-            home=_quoted(self.seen_home),
-            mark=f"{processes.MARK}={self.id}",
+            folder=seen,
+            home=self.seen_home,
             extra=self.kind.extra,
         )
         _write(self.folder / "sshd_config", config).chmod(0o644)
         seen_log = f"{seen}/sshd.log"
         command = [self.kind.sshd, "-D", "-f", f"{seen}/sshd_config", "-E", seen_log]
+        if self._guard is not None:
+            beside = f'/bin/sh {shlex.quote(seen)}/guard < /dev/null & exec "$@"'
+            command = ["/bin/sh", "-c", beside, "guarded", *command]
         start = self.log.stat().st_size
         with (self.folder / "boot.log").open("ab") as errors:
             self._child = subprocess.Popen(
@@ -283,32 +308,6 @@ class ProcessMachine:
         if self.kind.who.isolated or len(str(own)) < 60:
             return own
         return Path("/tmp") / f"ct-{os.getuid()}-{sha256(str(own).encode()).hexdigest()[:10]}"  # noqa: S108
-
-
-def _console_text(seed: Seed) -> str:
-    lines = [
-        "cloud-init: ci-info: machine of kind `process`",
-        *(f"cloud-init: no root here, left undone: {part}" for part in seed.undone),
-        "-----BEGIN SSH HOST KEY FINGERPRINTS-----",
-        f"256 {keys.fingerprint(seed.host_public)} root@sandbox (ED25519)",
-        "-----END SSH HOST KEY FINGERPRINTS-----",
-        "-----BEGIN SSH HOST KEY KEYS-----",
-        seed.host_public,
-        "-----END SSH HOST KEY KEYS-----",
-    ]
-    return "".join(f"{line}\r\n" for line in lines)
-
-
-def _newer_options() -> str:
-    # From 9.8 on sshd locks an address out for a while after failures; every client here
-    # has the same one. Older servers refuse to start with an option they do not know.
-    told = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr
-    match = re.match(r"OpenSSH_(\d+)\.(\d+)", told)
-    return "PerSourcePenalties no" if match and tuple(map(int, match.groups())) >= (9, 8) else ""
-
-
-def _quoted(path: str) -> str:
-    return f'"{path}"'
 
 
 def _write(path: Path, text: str) -> Path:

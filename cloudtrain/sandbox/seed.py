@@ -16,12 +16,18 @@ _TAKEN = {"ssh_keys", "ssh_authorized_keys", "ssh_deletekeys", "ssh_genkeytypes"
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """The keys a machine starts with, and the parts of its user data it leaves undone."""
+    """The keys a machine starts with, and the parts of its user data it leaves undone.
+
+    `user_data` is the whole of it, for a machine that has cloud-init; `key_pairs` are
+    the public keys of the instance's key pair.
+    """
 
     host_private: str = field(repr=False)
     host_public: str
     authorized: tuple[str, ...]
     undone: tuple[str, ...] = ()
+    user_data: str = field(default="", repr=False)
+    key_pairs: tuple[str, ...] = ()
 
 
 def seed_of(user_data: str, key_pair: str | None) -> Seed:
@@ -37,7 +43,8 @@ def seed_of(user_data: str, key_pair: str | None) -> Seed:
     wanted = [str(key) for key in cast("list[Any]", listed)] if isinstance(listed, list) else []
     authorized = tuple(dict.fromkeys(key.strip() for key in [*wanted, key_pair or ""] if key.strip()))
     undone = tuple(sorted(set(config) - _TAKEN))
-    return Seed(str(private), str(public).strip(), authorized, undone)
+    pairs = (key_pair.strip(),) if key_pair else ()
+    return Seed(str(private), str(public).strip(), authorized, undone, user_data, pairs)
 
 
 def _cloud_config(text: str) -> dict[str, Any]:

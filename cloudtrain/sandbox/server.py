@@ -15,19 +15,25 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtrain import __version__
 from cloudtrain.errors import CloudtrainError
-from cloudtrain.sandbox import services
+from cloudtrain.sandbox import kinds, prices, regions, services
+from cloudtrain.sandbox.account import Account
+from cloudtrain.sandbox.connect import Connect
 from cloudtrain.sandbox.ec2 import Ec2
 from cloudtrain.sandbox.emulator import Emulator
 from cloudtrain.sandbox.faults import Faults
 from cloudtrain.sandbox.fleet import Fleet
 from cloudtrain.sandbox.guard import Guard
+from cloudtrain.sandbox.launches import Launches
 from cloudtrain.sandbox.layer import Layer
-from cloudtrain.sandbox.process import ProcessKind, process_kind
+from cloudtrain.sandbox.machines import Kind
+from cloudtrain.sandbox.quotas import Quotas
 from cloudtrain.sandbox.state import Delays, State
+from cloudtrain.sandbox.world import Surrounding
 
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
@@ -43,8 +49,9 @@ def serve(state: State, ready_fd: int | None) -> int:
         return 0
     try:
         state.prepare()
-        kind = process_kind(state)
-        kind.reap()
+        kinds.reap(state)
+        machines = os.environ.get(kinds.VARIABLE) or "process"
+        kind = kinds.kind_of(state, machines)
     except CloudtrainError as error:
         _tell(ready_fd, {"error": error.message, "hint": error.hint})
         return error.exit_code
@@ -53,7 +60,13 @@ def serve(state: State, ready_fd: int | None) -> int:
         signal.signal(number, lambda _number, _frame: ended.set())
     emulator = Emulator(state.root / "images.json")
     fleet = Fleet(emulator, kind, Delays.of(os.environ))
-    server, layer = _server(state, kind, emulator, fleet)
+    try:
+        kind.join(Surrounding(emulator, fleet))
+    except (OSError, CloudtrainError) as error:
+        kind.reap()
+        _tell(ready_fd, {"error": f"the sandbox's machines cannot be made: {error}"})
+        return 2
+    server, layer = _server(state, kind, machines, emulator, fleet)
     threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True, name="http").start()
     _tell(ready_fd, {"ready": True})
     _watch(state, fleet, layer, ended, Delays.of(os.environ).idle)
@@ -70,13 +83,13 @@ def reap(state: State) -> int:
     if lock is None:
         return 0
     state.prepare()
-    process_kind(state).reap()
+    kinds.reap(state)
     state.clear()
     return 0
 
 
 def _server(
-    state: State, kind: ProcessKind, emulator: Emulator, fleet: Fleet
+    state: State, kind: Kind, machines: str, emulator: Emulator, fleet: Fleet
 ) -> tuple[BaseWSGIServer, Layer]:
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -85,15 +98,28 @@ def _server(
             if type == "error":
                 print(message % args, file=sys.stderr)  # noqa: T201 - stderr is the log
 
+        def connection_dropped(self, error: BaseException, environ: Any = None) -> None:  # noqa: ARG002, ANN401
+            self.close_connection = True
+
     def not_yet(*_: Any) -> list[bytes]:  # noqa: ANN401
         return []
 
     server = make_server("127.0.0.1", 0, not_yet, threaded=True, request_handler=Quiet)
     host = f"127.0.0.1:{server.server_port}"
     guard = Guard(host, f"SANDBOX{secrets.token_hex(10).upper()}", secrets.token_urlsafe(32))
-    behaviours = {**Ec2(emulator, fleet).behaviours(), **services.behaviours()}
+    account = Account(state.root / "account.json", fleet)
+    launches = Launches(emulator, fleet, account, Delays.of(os.environ), state.root / "spot.json")
+    ec2 = Ec2(emulator, fleet, account, launches)
+    behaviours = {
+        **ec2.behaviours(),
+        **services.behaviours(),
+        **prices.behaviours(emulator.wait),
+        **Quotas(account).behaviours(),
+        **Connect(fleet, Delays.of(os.environ)).behaviours(),
+        **regions.behaviours(),
+    }
     faults = Faults(state.root / "faults.json")
-    layer = Layer(guard, behaviours, emulator.forward, state.calls, first=[faults])
+    layer = Layer(guard, behaviours, emulator.forward, _logs(state), first=[faults, regions.closed])
     server.app = layer
     state.publish(
         {
@@ -103,11 +129,17 @@ def _server(
             "secret_key": guard.secret_key,
             "ssh_port": kind.ssh_port,
             "login_user": kind.login_user,
+            "machines": machines,
             "pid": os.getpid(),
             "version": __version__,
         }
     )
     return server, layer
+
+
+def _logs(state: State) -> list[Path]:
+    extra = os.environ.get("CLOUDTRAIN_SANDBOX_RECORD")
+    return [state.calls, *([Path(extra)] if extra else [])]
 
 
 def _watch(state: State, fleet: Fleet, layer: Layer, ended: threading.Event, idle_s: float) -> None:

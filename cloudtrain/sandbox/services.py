@@ -1,9 +1,8 @@
-"""The calls outside EC2 that a plan asks: image parameters, prices, identity."""
+"""The calls outside EC2 that a plan asks: image parameters, identity."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from cloudtrain.sandbox import images
 from cloudtrain.sandbox.emulator import ACCOUNT
@@ -17,7 +16,6 @@ def behaviours() -> Mapping[tuple[str, str], Behaviour]:
     """Return what to do for which call."""
     return {
         ("ssm", "GetParameter"): get_parameter,
-        ("pricing", "GetProducts"): get_products,
         ("sts", "GetCallerIdentity"): identity,
     }
 
@@ -32,14 +30,6 @@ def get_parameter(request: Request, forward: Forward) -> Reply:
     arn = f"arn:{partition}:ssm:{request.region}::parameter{name}"
     parameter = {"Name": name, "Type": "String", "Value": image_id, "Version": 1, "ARN": arn}
     return json_reply({"Parameter": {**parameter, "DataType": "aws:ec2:image"}})
-
-
-def get_products(request: Request, forward: Forward) -> Reply:  # noqa: ARG001 - moto has no prices
-    """Answer the on-demand price of one type."""
-    rows: list[dict[str, Any]] = request.json.get("Filters", [])
-    wanted = {str(row.get("Field")): str(row.get("Value")) for row in rows}
-    found = images.price_list(wanted.get("instanceType", ""), wanted.get("regionCode", ""))
-    return json_reply({"FormatVersion": "aws_v1", "PriceList": found})
 
 
 def identity(request: Request, forward: Forward) -> Reply:  # noqa: ARG001 - saves loading a service

@@ -2,8 +2,13 @@
 
 endpoint.json   0600, how to reach the running server; gone when it ends
 serving.lock    held with flock(2) while a server lives, so that a killed one is known
+account.json    quotas and capacity, when a test or a rehearsal sets them (account.py)
+spot.json       which spot instances are reclaimed (spot.py)
 touched         its time is the last moment somebody wanted the sandbox
-calls.jsonl     every call that was answered
+calls.jsonl     every call that was admitted: service, call, region, HTTP status, error code;
+                begun anew when it is large, unless a file `record` lies beside it. The
+                file that CLOUDTRAIN_SANDBOX_RECORD names gets the same lines
+faults.json     the faults that are armed (faults.py)
 home/           what machines see as /home: one folder a machine, .cache, .bin
 machines/       one folder a machine: sshd's files and log
 """
@@ -62,7 +67,8 @@ class State:
             folder.chmod(0o755)
         self.endpoint.unlink(missing_ok=True)
         self.touched.touch()
-        if self.calls.exists() and self.calls.stat().st_size > CALLS_KEPT:
+        kept = (self.root / "record").exists()
+        if not kept and self.calls.exists() and self.calls.stat().st_size > CALLS_KEPT:
             self.calls.unlink()
 
     def serve_alone(self) -> IO[str] | None:
@@ -99,13 +105,24 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """How long things take, in seconds. Much shorter than AWS, never zero by default."""
+    """How long things take, in seconds. Much shorter than AWS, never zero by default.
+
+    `relaunch` is how soon EC2 replaces a terminated instance of a persistent spot request,
+    `restore` how soon it starts one again whose capacity is back, `notice` how long before
+    an interruption it is announced, `pushed_key` how long a pushed key is good for, and
+    `first_contact` what a guard's `first_contact_s` is shortened to; 0 leaves it.
+    """
 
     visible: float = 0.2
     pending: float = 0.3
     stopping: float = 0.3
     terminating: float = 0.3
     idle: float = 60.0
+    relaunch: float = 1.0
+    restore: float = 0.5
+    notice: float = 120.0
+    pushed_key: float = 60.0
+    first_contact: float = 0.0
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Delays:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
 EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
+
+_CODE = re.compile(rb'<Code>([^<]+)</Code>|"__type": *"([^"]+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,15 @@ class Request:
             found.append(value)
         return found
 
+    def filters(self) -> dict[str, list[str]]:
+        """Return EC2's `Filter.N` as name to values."""
+        found: dict[str, list[str]] = {}
+        number = 1
+        while (name := self.params.get(f"Filter.{number}.Name")) is not None:
+            found[name] = self.numbered(f"Filter.{number}.Value")
+            number += 1
+        return found
+
     def with_params(self, params: Mapping[str, str]) -> Request:
         """Return the same call with other parameters."""
         return replace(self, params=params, body=urlencode(params).encode())
@@ -50,6 +62,10 @@ class Reply:
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+
+
+class Dropped(Exception):
+    """The call gets no answer: its connection is reset."""
 
 
 Forward = Callable[[Request], Reply]
@@ -88,6 +104,28 @@ def failure(request: Request | None, code: str, message: str, status: int = 400)
     else:
         text = f"<Response><Errors>{error}</Errors><RequestID>{uuid.uuid4()}</RequestID></Response>"
     return Reply(status, (("Content-Type", "text/xml;charset=UTF-8"),), text.encode())
+
+
+def dry_run(request: Request) -> Reply:
+    """Return EC2's answer to a call that would have succeeded."""
+    text = "Request would have succeeded, but DryRun flag is set."
+    return failure(request, "DryRunOperation", text, 412)
+
+
+def paged(request: Request, items: list[str], name: str) -> str:
+    """Return the asked page of a set of XML items, with the token of the next one."""
+    start = int(request.params.get("NextToken") or 0)
+    size = int(request.params.get("MaxResults") or len(items) or 1)
+    token = f"<nextToken>{start + size}</nextToken>" if start + size < len(items) else ""
+    return f"<{name}>{''.join(items[start : start + size])}</{name}>{token}"
+
+
+def error_code(reply: Reply) -> str:
+    """Return the error code of an answer; empty for a success."""
+    if reply.status < 400:
+        return ""
+    found = _CODE.search(reply.body)
+    return (found[1] or found[2]).decode() if found else str(reply.status)
 
 
 def tree(reply: Reply) -> ET.Element:

@@ -54,7 +54,7 @@ def fingerprint(public: str) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a secret 0600 through a temporary name, so that it is never half there."""
+    """Write a secret 0600, durably, through a temporary name, so that it is never half there."""
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -63,6 +63,12 @@ def write_private(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+    # Until its folder is written too, a power cut could bring the old file back.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def pin(known_hosts: Path, alias: str, public_keys: tuple[str, ...]) -> None:

@@ -33,13 +33,13 @@ def options(target: SshTarget) -> tuple[str, ...]:
     args = ["-F", "none", "-p", str(target.port)]
     for setting in settings:
         args += ["-o", setting]
-    through = jump(target)
+    through = hop(target)
     if through is not None:
-        args += ["-o", f"ProxyCommand={through}"]
+        args += ["-o", f"ProxyCommand=exec {shlex.join(through).replace('%', '%%')}"]
     return tuple(args)
 
 
-def jump(target: SshTarget) -> str | None:
+def hop(target: SshTarget) -> list[str] | None:
     """Return the command that reaches a machine behind another host, None when it needs none.
 
     That hop is made by the user's own configuration and known hosts, as they set it up;
@@ -47,8 +47,15 @@ def jump(target: SshTarget) -> str | None:
     """
     if target.proxy_jump is None:
         return None
-    strict = "-o StrictHostKeyChecking=yes -o BatchMode=yes -o ConnectTimeout=15"
-    return f"ssh -W '[%h]:%p' {strict} -- {shlex.quote(target.proxy_jump)}"
+    args = ["ssh", "-W", f"[{target.address}]:{target.port}"]
+    for setting in (
+        "StrictHostKeyChecking=yes",
+        "BatchMode=yes",
+        "ConnectTimeout=15",
+        "ServerAliveInterval=15",
+    ):
+        args += ["-o", setting]
+    return [*args, "--", target.proxy_jump]
 
 
 def ssh(target: SshTarget, *command: str, tty: bool = False) -> list[str]:

@@ -69,6 +69,8 @@ class Remote:
         self.target = target
         self.connection = connection
         self._budget = threading.BoundedSemaphore(CHANNELS)
+        self._opening = threading.Lock()
+        self._home = ""
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +82,14 @@ class Remote:
         """Close the connection; closed already is fine."""
         self.connection.close()
 
+    def reopen(self, *, deadline_s: float = 300) -> None:
+        """Connect anew in place, to the same pinned key: the machine has rebooted.
+
+        Raises what `connect_when_ready` raises.
+        """
+        self.close()
+        self.connection = connect_when_ready(self.target, deadline_s=deadline_s).connection
+
     @property
     def transport(self) -> paramiko.Transport:
         """The open transport. Raises `ConnectError` when the line is gone."""
@@ -90,6 +100,19 @@ class Remote:
                 hint="run the same command again; it continues where it stopped",
             )
         return transport
+
+    @property
+    def home(self) -> str:
+        """The user's HOME on the machine, asked once a connection."""
+        if not self._home:
+            self._home = self.run('printf %s "$HOME"').stdout
+        return self._home
+
+    @property
+    def host_key(self) -> str:
+        """The key that the machine answered with, `kind base64`; it was pinned."""
+        key = self.transport.get_remote_server_key()
+        return f"{key.get_name()} {key.get_base64()}"
 
     @contextmanager
     def open(self, command: str, *, timeout: float | None = None) -> Generator[Channel]:
@@ -116,14 +139,16 @@ class Remote:
         import paramiko
 
         pause = 0.01
-        while True:
-            try:
-                return self.transport.open_session(timeout=30)
-            except paramiko.SSHException as error:
-                if not was_refused(error) or pause > 2:
-                    raise
-                time.sleep(pause)
-                pause *= 2
+        # One at a time, waiting included: paramiko can lose the connection when several are refused.
+        with self._opening:
+            while True:
+                try:
+                    return self.transport.open_session(timeout=30)
+                except paramiko.SSHException as error:
+                    if not was_refused(error) or pause > 2:
+                        raise
+                    time.sleep(pause)
+                    pause *= 2
 
     def run(
         self,

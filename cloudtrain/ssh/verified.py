@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cloudtrain.errors import AuthenticationFailed, ConnectError, HostKeyMismatch, UsageError
 from cloudtrain.models.machine import SshTarget
-from cloudtrain.ssh import openssh
 from cloudtrain.ssh.keys import fingerprint, pinned
+from cloudtrain.ssh.sockets import dial, why
 
 if TYPE_CHECKING:
     import fabric
     import paramiko
 
 _UNHEARD = logging.NullHandler()
-_SILENCE_MS = 60_000
-"""How long sent bytes may stay unanswered by the machine's kernel before the line counts as cut."""
 
 
 def open_verified(target: SshTarget, *, reach_s: float, answer_s: float) -> fabric.Connection:
@@ -34,26 +32,11 @@ def open_verified(target: SshTarget, *, reach_s: float, answer_s: float) -> fabr
     `UsageError` for a key file that cannot be used, `ConnectError` for the rest.
     """
     connection: Any = _verified_connection(target, answer_s)
-    if connection.gateway is None:
-        connection.connect_kwargs["sock"] = _reach(target, reach_s)
-    _open(connection, target)
+    sock = dial(target, reach_s)
+    connection.connect_kwargs["sock"] = sock
+    _open(connection, target, sock)
     connection.transport.set_keepalive(15)
     return connection
-
-
-def _reach(target: SshTarget, timeout: float) -> socket.socket:
-    """Open the TCP connection ourselves: its options count from the first byte.
-
-    With Nagle's algorithm on, the handshake alone waits twice for a delayed answer.
-    """
-    try:
-        sock = socket.create_connection((target.address, target.port), timeout)
-    except OSError as error:
-        raise ConnectError(f"{target.address}:{target.port} does not answer: {error}") from error
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; paramiko itself never misses an answer
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE_MS)
-    return sock
 
 
 def _verified_connection(target: SshTarget, timeout: float) -> fabric.Connection:
@@ -79,7 +62,7 @@ def _verified_connection(target: SshTarget, timeout: float) -> fabric.Connection
         port=target.port,
         connect_kwargs={**kwargs, "transport_factory": _transport_for(keys)},
         config=fabric.Config(lazy=True, overrides={"load_ssh_configs": False}),
-        gateway=openssh.jump(target),
+        gateway=False,  # pyright: ignore[reportArgumentType] - Fabric's word for none at all
     )
     client: Any = connection.client
     client.get_host_keys().clear()
@@ -154,7 +137,7 @@ def _private_key(path: Path) -> paramiko.PKey:
         ) from error
 
 
-def _open(connection: fabric.Connection, target: SshTarget) -> None:
+def _open(connection: fabric.Connection, target: SshTarget, sock: socket.socket) -> None:
     import paramiko
 
     try:
@@ -162,6 +145,7 @@ def _open(connection: fabric.Connection, target: SshTarget) -> None:
     except BaseException as error:
         # Fabric takes what it never finished opening for closed.
         cast("paramiko.SSHClient", connection.client).close()
+        sock.close()
         if isinstance(error, paramiko.AuthenticationException) and not _line_lost(error):
             raise AuthenticationFailed(
                 f"{target.user}@{target.address} refused our key",
@@ -169,7 +153,7 @@ def _open(connection: fabric.Connection, target: SshTarget) -> None:
             ) from error
         if isinstance(error, (paramiko.SSHException, OSError, EOFError)):
             raise ConnectError(
-                f"{target.address}:{target.port} does not answer SSH: {error or 'it hung up'}"
+                f"{target.address}:{target.port} does not answer SSH: {why(sock) or error or 'it hung up'}"
             ) from error
         raise
 

@@ -1,25 +1,250 @@
-"""`audit`: what the cloud holds of ours, whether this computer knows it or not."""
+"""`audit`: what the cloud holds of ours, whether this computer knows it or not, and its removal.
+
+Removal is careful where the sweep is broad: only what is the caller's own goes by
+itself, and no machine goes whose training runs or whose checkpoints are not at home.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cloudtrain.journal.folder import open_runs
+from cloudtrain.errors import CloudtrainError, RefusedError, UsageError
+from cloudtrain.events import Timeline
+from cloudtrain.journal.folder import RunFolder, open_runs
+from cloudtrain.journal.log import last_session
+from cloudtrain.models.config import Config
 from cloudtrain.models.plan import Found
 from cloudtrain.providers.base import Provider
 
 
 @dataclass(frozen=True, slots=True)
+class Item:
+    """One thing found. `known` says that an open run of this computer owns it.
+
+    `remove` is the exact command that removes it.
+    """
+
+    found: Found
+    known: bool
+    remove: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
-    """Everything found in one region, and which open runs this computer knows there."""
+    """Everything found, what it costs a month, and the runs here that nothing was found of.
 
-    region: str
-    found: tuple[Found, ...]
+    `price_month` counts what has a known price; `missing` names what did not tell.
+    """
+
+    regions: tuple[str, ...]
+    items: tuple[Item, ...]
+    price_month: float
+    currency: str
     known: tuple[str, ...]
+    unseen: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
-def audit(provider: Provider) -> Audit:
-    """Ask the provider's region for everything that carries our tags."""
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """What was removed, and what stays with the reason."""
+
+    removed: tuple[Found, ...]
+    kept: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deleting:
+    """What `audit --delete` is told. No ids means everything of the caller's own."""
+
+    ids: tuple[str, ...] = ()
+    discard: bool = False
+
+
+def audit(provider: Provider, regions: tuple[str, ...] | None = None) -> Audit:
+    """Look everywhere, and join what is found with the runs that this computer remembers."""
     identity = provider.identity()
-    known = tuple(folder.path.name for folder in open_runs())
-    return Audit(identity.region, provider.everything(identity.owner), known)
+    swept = provider.sweep(identity.owner, regions)
+    folders = {folder.path.name: folder for folder in _readable(open_runs())}
+    items = tuple(_item(one, swept.found, folders, provider.name) for one in _ordered(swept.found))
+    here = {name for name, folder in folders.items() if folder.record().region in swept.regions}
+    seen = {one.run for one in swept.found}
+    return Audit(
+        regions=swept.regions,
+        items=items,
+        price_month=sum(one.price_month or 0.0 for one in swept.found),
+        currency=next((one.currency for one in swept.found), "USD"),
+        known=tuple(folders),
+        unseen=tuple(sorted(here - seen)),
+        missing=swept.missing,
+    )
+
+
+def _readable(folders: Sequence[RunFolder]) -> list[RunFolder]:
+    return [folder for folder in folders if folder.record().provider in ("aws", "sandbox")]
+
+
+_ORDER = ("instance", "spot-request", "volume", "address", "interface", "snapshot", "image")
+
+
+def _ordered(found: tuple[Found, ...]) -> list[Found]:
+    """Sort by region, owner and run; what costs most comes first within a run."""
+
+    def key(one: Found) -> tuple[str, bool, str, int]:
+        rank = _ORDER.index(one.kind) if one.kind in _ORDER else len(_ORDER)
+        return one.region, not one.mine, one.run, rank
+
+    return sorted(found, key=key)
+
+
+def _item(one: Found, every: tuple[Found, ...], folders: dict[str, RunFolder], provider: str) -> Item:
+    folder = folders.get(one.run)
+    known = one.mine and folder is not None and folder.record().owner == one.owner
+    return Item(one, known, _command(one, provider, known=known), _note(one, every))
+
+
+def _command(one: Found, provider: str, *, known: bool) -> str:
+    if known:
+        return f"cloudtrain down --name {one.run.rpartition('-')[0]}"
+    where = " --provider sandbox" if provider == "sandbox" else ""
+    return f"cloudtrain audit{where} --region {one.region} --delete {one.id}"
+
+
+def _note(one: Found, every: tuple[Found, ...]) -> str:
+    """Say what a spot request is up to, which its state alone does not tell."""
+    if one.kind != "spot-request":
+        return ""
+    machine = next((m for m in every if m.kind == "instance" and m.id == one.machine), None)
+    if machine is None:
+        return "will launch a machine when there is capacity"
+    if machine.state in ("stopped", "stopping"):
+        return f"will start {machine.id} again; cancelling it ends that machine and its disk"
+    return f"launches {machine.id} anew should it end before the request is cancelled"
+
+
+def choose(found: Audit, deleting: Deleting) -> tuple[Found, ...]:
+    """Return what is to be removed, with everything that must go along.
+
+    Raises `UsageError` for an id that was not found. What is somebody else's is
+    chosen only by its id.
+    """
+    every = [item.found for item in found.items]
+    unknown = set(deleting.ids) - {one.id for one in every}
+    if unknown:
+        raise UsageError(
+            f"nothing of cloudtrain's has the id {', '.join(sorted(unknown))} in {', '.join(found.regions)}",
+            hint="`cloudtrain audit` lists what there is; `--region` says where to look",
+        )
+    if not deleting.ids:
+        return tuple(one for one in every if one.mine)
+    chosen = [one for one in every if one.id in deleting.ids]
+    ending = {one.machine for one in chosen if one.machine}
+    # The request of a machine that is to end must go first, or AWS launches it anew.
+    requests = [
+        one for one in every if one.kind == "spot-request" and one.machine in ending and one not in chosen
+    ]
+    return (*chosen, *requests)
+
+
+def delete(
+    provider: Provider,
+    found: Audit,
+    deleting: Deleting,
+    timeline: Timeline,
+    config_of: Callable[[RunFolder], Config],
+) -> Deletion:
+    """Remove what was chosen, in a safe order; a machine only when nothing is lost with it.
+
+    Raises `RefusedError` when nothing at all may be removed, and `CloudError` when
+    the cloud refuses. Twice is harmless.
+    """
+    chosen = choose(found, deleting)
+    kept: dict[str, str] = {}
+    if not deleting.discard:
+        for one in chosen:
+            why = _holds(one, chosen, found) or _loses(one, chosen, timeline, config_of)
+            if why:
+                kept[one.id] = why
+    going = _going(chosen, kept, found)
+    if kept and not going:
+        reasons = "\n".join(f"{name}: {why}" for name, why in kept.items())
+        raise RefusedError(
+            f"nothing was removed\n{reasons}",
+            hint="bring its checkpoints home first, or give them up: `cloudtrain audit --delete --discard`",
+        )
+    with timeline.stage("remove", f"{len(going)} things") as stage:
+        provider.remove(going)
+        stage.outcome = f"{len(going)} removed"
+    return Deletion(going, tuple(kept.items()))
+
+
+def _going(chosen: tuple[Found, ...], kept: dict[str, str], found: Audit) -> tuple[Found, ...]:
+    """Leave out what belongs to a machine or a run that stays."""
+    stays = {item.found.machine for item in found.items if item.found.id in kept and item.found.machine}
+    runs = {(item.found.run, item.found.owner) for item in found.items if item.found.id in kept}
+    going: list[Found] = []
+    for one in chosen:
+        if one.id in kept:
+            continue
+        if one.machine in stays or (one.run, one.owner) in runs:
+            kept[one.id] = "it belongs to what is kept"
+        else:
+            going.append(one)
+    attached = {one.machine for one in going if one.kind == "instance"}
+    # What goes with its machine is not deleted a second time: its id is gone by then.
+    return tuple(
+        one for one in going if one.kind not in ("volume", "interface") or one.machine not in attached
+    )
+
+
+def _holds(one: Found, chosen: tuple[Found, ...], found: Audit) -> str:
+    """Say which machine still needs a thing, or nothing."""
+    if one.kind in ("instance", "spot-request", "snapshot", "image"):
+        return ""
+    going = {other.id for other in chosen}
+    for other in (item.found for item in found.items if item.found.kind == "instance"):
+        same_run = (other.run, other.owner, other.region) == (one.run, one.owner, one.region)
+        if same_run and other.id not in going:
+            return f"{other.id} still needs it: name that as well"
+    return ""
+
+
+def _loses(
+    one: Found, chosen: tuple[Found, ...], timeline: Timeline, config_of: Callable[[RunFolder], Config]
+) -> str:
+    """Say what would be lost with a thing, or nothing."""
+    machines = {other.id: other for other in chosen if other.kind == "instance"}
+    if one.kind == "spot-request" and one.machine and one.machine not in machines:
+        return f"cancelling it may end {one.machine}: name that as well"
+    if one.kind in ("volume", "snapshot", "image"):
+        attached = one.kind == "volume" and one.machine in machines
+        return "" if attached else "nobody can say what is on it"
+    if one.kind != "instance":
+        return ""
+    folder = next((f for f in _readable(open_runs()) if f.path.name == one.run), None)
+    if folder is None or folder.record().owner != one.owner:
+        return "this computer does not know its run, so its checkpoints cannot be proven"
+    return _unproven(one, folder, timeline, config_of(folder))
+
+
+def _unproven(one: Found, folder: RunFolder, timeline: Timeline, config: Config) -> str:
+    """Bring its checkpoints home and prove them; say why that cannot be done."""
+    from cloudtrain import training
+    from cloudtrain.workflows.context import connect_run, layout_on
+    from cloudtrain.workflows.fetch import fetch_all_sessions
+
+    if last_session(folder.journal.rows()) == 0:
+        return ""  # nothing was ever trained there
+    if one.state != "running" or folder.record().address is None:
+        return f"it is {one.state}: `cloudtrain down --name {folder.record().name}` starts it and looks"
+    try:
+        with connect_run(folder) as remote:
+            sessions = training.sessions(remote, layout_on(remote, folder))
+            if any(session.state == "running" for session in sessions):
+                return "a training runs on it"
+            fetch_all_sessions(remote, folder, config, timeline)
+    except CloudtrainError as error:
+        return f"its checkpoints are not proven at home: {error.message}"
+    return ""

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudtrain.errors import UsageError
+from cloudtrain.errors import (
+    AuthenticationFailed,
+    CloudtrainError,
+    ConnectError,
+    GoneError,
+    HostKeyMismatch,
+    UsageError,
+)
 from cloudtrain.events import Note, Reporter, Timeline
-from cloudtrain.journal.folder import RunFolder, open_runs
+from cloudtrain.journal.folder import RunFolder, RunRecord, damaged_runs, open_runs
+from cloudtrain.journal.log import open_attempt
 from cloudtrain.models.run import Layout
 
 if TYPE_CHECKING:  # `status` without a run answers from disk, and pays for none of these
     from cloudtrain.models.config import Config
+    from cloudtrain.models.machine import Machine
     from cloudtrain.models.plan import Plan
     from cloudtrain.providers.base import Provider
     from cloudtrain.ssh.remote import Remote
+
+TELLING_S = 4.0
+"""How long a command that failed asks the cloud what still runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +48,8 @@ class Context:
     timeline: Timeline
     confirm: Callable[[str], bool]
     show_plan: Callable[[Plan], None]
+    wait_hours: float = 0.0
+    """How long to keep asking for a machine that is not to be had now."""
 
 
 def find_run(base: Path, name: str | None) -> RunFolder | None:
@@ -43,7 +58,7 @@ def find_run(base: Path, name: str | None) -> RunFolder | None:
     if len(found) > 1:
         listed = ", ".join(f"`{folder.path.name}`" for folder in found)
         raise UsageError(
-            f"several runs fit: {listed}", hint="name one: `--name NAME`, from its project folder"
+            f"several runs fit: {listed}", hint=f"name one of them: `--name {found[-1].path.name}`"
         )
     return found[0] if found else None
 
@@ -53,23 +68,96 @@ def require_run(base: Path, name: str | None) -> RunFolder:
     found = find_run(base, name)
     if found is not None:
         return found
-    others = ", ".join(f"`{folder.record().name}`" for folder in open_runs())
+    others = ", ".join(f"`{folder.path.name}`" for folder in open_runs())
     known = f"; open runs elsewhere: {others}" if others else ""
     what = f"no open run named `{name}`" if name else f"no open run belongs to `{base}`"
-    raise UsageError(what + known, hint="`cloudtrain up` starts one; `--name NAME` picks another folder's")
+    raise UsageError(
+        f"{what}{known}{_damaged()}", hint="`cloudtrain up` starts one; `--name NAME` picks another folder's"
+    )
+
+
+def with_way_in(
+    folder: RunFolder, config: Config, provider: Callable[[], Provider], reporter: Reporter
+) -> RunFolder:
+    """Return the folder with a way to let this computer in again when its address has changed."""
+    if config.instance.security_group is not None or folder.record().ingress is None:
+        return folder
+
+    def readmit() -> bool:
+        try:
+            address = provider().caller_address(config)
+            if address == folder.record().ingress or not provider().repair_ingress(folder.run(), address):
+                return False
+        except CloudtrainError as error:
+            reporter.emit(Note(f"whether your address has changed is not known: {error.message}"))
+            return False
+        folder.update(ingress=address)
+        reporter.emit(Note(f"your address has changed: the machine now admits {address}/32 instead"))
+        return True
+
+    return replace(folder, readmit=readmit)
+
+
+def own_run(context: Context) -> RunFolder:
+    """Return the open run of the folder that a command was called in. Raises `UsageError`."""
+    folder = require_run(context.base, None)
+    return with_way_in(folder, context.config, context.provider, context.reporter)
+
+
+def nothing_to_end(name: str | None) -> str:
+    """Say that no open run is here. Raises `UsageError` where that would hide something.
+
+    A name that is not known here, and a folder that cannot be read, may each stand for
+    a machine that costs money: only the cloud can tell.
+    """
+    damaged = _damaged()
+    if name or damaged:
+        what = (
+            f"no open run named `{name}` is known on this computer" if name else "no open run is known here"
+        )
+        raise UsageError(
+            what + damaged,
+            hint="`cloudtrain audit` asks the cloud what exists; `cloudtrain adopt NAME` takes a run over",
+        )
+    return "no open run here: nothing to end"
+
+
+def _damaged() -> str:
+    found = ", ".join(f"`{folder.path}`" for folder in damaged_runs())
+    return f"; unreadable: {found}" if found else ""
 
 
 def connect_run(folder: RunFolder) -> Remote:
-    """Connect to a run's machine at its last known address, verified."""
+    """Connect to a run's machine at its last known address, verified.
+
+    Where nobody answers, the way in is looked at first: this computer's address may
+    have changed, and the machine admits the old one only.
+    """
     from cloudtrain.ssh.remote import connect
 
-    return connect(folder.target())
+    try:
+        return connect(folder.target())
+    except (HostKeyMismatch, AuthenticationFailed):
+        raise
+    except ConnectError:
+        if folder.readmit is None or not folder.readmit():
+            raise
+        return connect(folder.target())
+
+
+def check_open(folder: RunFolder) -> None:
+    """Raise `GoneError` when another command ended the run. Called with its lock held, or to wait."""
+    record = folder.record()
+    if record.ended or record.machine is None:
+        raise GoneError(
+            f"run `{folder.path.name}` was ended by another command",
+            hint=f"what came home is in `{folder.artifacts}`",
+        )
 
 
 def layout_on(remote: Remote, folder: RunFolder) -> Layout:
-    """Return where the run's things lie, asking the machine for its HOME once."""
-    home = remote.run('printf %s "$HOME"').stdout
-    return Layout(f"{home}/cloudtrain/{folder.path.name}")
+    """Return where the run's things lie on the machine."""
+    return layout_of(folder, remote.home)
 
 
 def layout_of(folder: RunFolder, home: str) -> Layout:
@@ -83,19 +171,68 @@ def artifacts_of(folder: RunFolder, number: int) -> Path:
 
 
 @contextmanager
-def telling_what_runs(folder: RunFolder, reporter: Reporter) -> Generator[None]:
-    """Let no failure pass without saying what still runs, its price, and how to end it."""
+def telling_what_runs(
+    folder: RunFolder, reporter: Reporter, provider: Callable[[], Provider] | None = None
+) -> Generator[None]:
+    """Let no failure pass without saying what may still run, its price, and how to end it.
+
+    With a `provider` the cloud is asked, for `TELLING_S` seconds; without an answer only
+    what was last seen is said.
+    """
     try:
         yield
     except BaseException:
-        record = folder.record()
-        if record.machine is not None and record.ended is None:
-            price = f", {record.price_hour:.3f} {record.currency} an hour" if record.price_hour else ""
-            reporter.emit(
-                Note(
-                    f"{record.machine} ({record.name}) still runs{price}",
-                    level="warning",
-                    hint="`cloudtrain up` continues there; `cloudtrain down` brings the weights home and ends it",
-                )
-            )
+        note = _what_runs(folder, provider)
+        if note is not None:
+            reporter.emit(note)
         raise
+
+
+def _what_runs(folder: RunFolder, provider: Callable[[], Provider] | None) -> Note | None:
+    try:
+        record, rows = folder.record(), folder.journal.rows()
+    except (UsageError, OSError):
+        return None
+    if record.ended is not None:
+        return None
+    if open_attempt(rows) is not None:
+        return Note(
+            "a machine may have been launched: its answer did not come",
+            level="warning",
+            hint="`cloudtrain up` finds it; `cloudtrain down` ends it",
+        )
+    if record.machine is not None:
+        return _said(record, _seen(folder, record.machine, provider))
+    if any(row["event"] == "access" for row in rows):
+        return Note("no machine runs; a key pair and a security group, which are free, may be there")
+    return None
+
+
+def _said(record: RunRecord, machine: Machine | None) -> Note:
+    price = f", {record.price_hour:.3f} {record.currency} an hour" if record.price_hour else ""
+    hint = "`cloudtrain up` continues there; `cloudtrain down` brings the weights home and ends it"
+    if machine is not None and not machine.alive:
+        text = f"{machine.id} ({record.name}) is gone ({machine.state})"
+        return Note(text, hint="`cloudtrain down` tidies up, `cloudtrain up` launches another")
+    if machine is None:
+        state = f"ran when last seen{price}"
+    else:
+        state = f"still runs{price}" if machine.state in ("running", "pending") else f"is {machine.state}"
+    return Note(f"{record.machine} ({record.name}) {state}", level="warning", hint=hint)
+
+
+def _seen(folder: RunFolder, machine_id: str, provider: Callable[[], Provider] | None) -> Machine | None:
+    """Ask the cloud for a machine, without ever keeping the user waiting for the answer."""
+    if provider is None:
+        return None
+    answer: list[Machine] = []
+
+    def ask() -> None:
+        with suppress(CloudtrainError):
+            observed = provider().observe(folder.run())
+            answer.extend(machine for machine in observed.machines if machine.id == machine_id)
+
+    asking = threading.Thread(target=ask, daemon=True, name="what runs")
+    asking.start()
+    asking.join(TELLING_S)
+    return answer[0] if answer else None

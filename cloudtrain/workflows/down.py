@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,8 +18,8 @@ from cloudtrain.models.training import Artifact
 from cloudtrain.providers.base import Provider
 from cloudtrain.provision.end import find_everything, prove_nothing_left, receipt, terminate_all
 from cloudtrain.ssh.remote import Remote, connect_when_ready
-from cloudtrain.workflows.context import layout_on
-from cloudtrain.workflows.fetch import fetch_all_sessions
+from cloudtrain.workflows.context import connect_run, layout_on
+from cloudtrain.workflows.fetch import Fetched, fetch_all_sessions, unproven_checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,54 +54,81 @@ def down(
     """
     with timeline.stage("look", "what exists of this run"):
         observed = find_everything(folder, provider)
-    artifacts = _bring_home(folder, config, provider, observed, reporter, timeline, ending)
-    spent = receipt(folder, observed)
-    with folder.changing():
-        terminate_all(observed, folder, provider, timeline)
-        with timeline.stage("verify", "nothing is left") as stage:
-            left = prove_nothing_left(folder, provider)
-            stage.outcome = "0 left"
-        folder.journal.append("ended")
-        folder.update(ended=datetime.now(UTC).isoformat(), cost=spent.cost, address=None)
-        folder.forget_keys()
+    job = _Job(folder, config, provider, reporter, timeline, ending)
+    with _reached(job, observed) as remote:
+        artifacts = _fetch_and_prove(job, remote) if remote is not None else ()
+        spent = receipt(folder, observed)
+        with folder.changing():
+            if remote is not None:
+                _check_nothing_new(job, remote)
+            terminate_all(observed, folder, provider, timeline)
+            with timeline.stage("verify", "nothing is left") as stage:
+                left = prove_nothing_left(folder, provider)
+                stage.outcome = "0 left"
+            folder.journal.append("ended")
+            folder.update(ended=datetime.now(UTC).isoformat(), cost=spent.cost, address=None)
+            folder.forget_keys()
     return Down(folder.path.name, artifacts, Receipt(spent.hours, spent.cost, spent.currency, left.leftovers))
 
 
-def _bring_home(
-    folder: RunFolder,
-    config: Config,
-    provider: Provider,
-    observed: Observation,
-    reporter: Reporter,
-    timeline: Timeline,
-    ending: Ending,
-) -> tuple[Artifact, ...]:
+@dataclass(frozen=True, slots=True)
+class _Job:
+    folder: RunFolder
+    config: Config
+    provider: Provider
+    reporter: Reporter
+    timeline: Timeline
+    ending: Ending
+
+
+@contextmanager
+def _reached(job: _Job, observed: Observation) -> Generator[Remote | None]:
+    """Connect to the run's machine, started for it where it is parked; None where there is no need.
+
+    Raises `RefusedError` when it cannot be reached and its checkpoints are not given up.
+    """
+    folder, ending = job.folder, job.ending
     alive = [machine for machine in observed.machines if machine.alive]
     if not alive or folder.record().address is None:
-        reporter.emit(_why_nothing(folder, alive=bool(alive)))
-        return ()
-    if ending.discard and ending.stop_training:
-        return ()
+        job.reporter.emit(_why_nothing(folder, alive=bool(alive)))
+        yield None
+        return
     machine = alive[-1]
-    if machine.state in ("stopped", "stopping"):
-        if ending.discard:
-            return ()
-        with timeline.stage("start", f"{machine.id}, to bring its checkpoints home"):
-            provider.start(machine.id)
+    parked = machine.state in ("stopped", "stopping")
+    if ending.discard and (ending.stop_training or parked):
+        yield None
+        return
+    remote = None
     try:
-        with timeline.stage("connect", machine.id):
-            running = provider.wait_running(machine.id, 600)
-            folder.update(address=running.address)
-            remote = connect_when_ready(folder.target(), deadline_s=120)
+        remote = _connect(job, machine.id, parked=parked)
     except CloudtrainError as error:
-        if ending.discard:
-            return ()
-        raise RefusedError(
-            f"its checkpoints cannot be brought home: {error.message}",
-            hint="try again when it can be reached, or give them up with `cloudtrain down --discard`",
-        ) from error
-    with remote:
-        return _fetch_and_prove(remote, folder, config, reporter, timeline, ending)
+        if not ending.discard:
+            raise RefusedError(
+                f"its checkpoints cannot be brought home: {error.message}",
+                hint="try again when it can be reached, or give them up with `cloudtrain down --discard`",
+            ) from error
+    try:
+        yield remote
+    finally:
+        if remote is not None:
+            remote.close()
+
+
+def _connect(job: _Job, machine_id: str, *, parked: bool) -> Remote:
+    folder, provider = job.folder, job.provider
+    if parked:
+        with job.timeline.stage("start", f"{machine_id}, to bring its checkpoints home"), folder.changing():
+            folder.journal.append("starting", machine=machine_id)
+            provider.start(machine_id)
+            folder.journal.append("start", machine=machine_id)
+    with job.timeline.stage("connect", machine_id):
+        running = provider.wait_running(machine_id, 600)
+        folder.update(address=running.address, parked=False)
+        if not parked:
+            return connect_run(folder)  # it answers at once, or this computer's address has changed
+        if folder.readmit is not None:
+            folder.readmit()
+        return connect_when_ready(folder.target(), deadline_s=120)
 
 
 def _why_nothing(folder: RunFolder, *, alive: bool) -> Note:
@@ -111,34 +140,58 @@ def _why_nothing(folder: RunFolder, *, alive: bool) -> Note:
     )
 
 
-def _fetch_and_prove(
-    remote: Remote,
-    folder: RunFolder,
-    config: Config,
-    reporter: Reporter,
-    timeline: Timeline,
-    ending: Ending,
-) -> tuple[Artifact, ...]:
-    layout = layout_on(remote, folder)
-    for session in training.sessions(remote, layout):
-        if session.state == "running":
-            if not ending.stop_training:
-                raise RefusedError(
-                    f"session {session.number:03d} is still training",
-                    hint="`cloudtrain down --stop-training` ends it first, `cloudtrain logs -f` follows it",
-                )
-            with timeline.stage("stop training", f"session {session.number:03d}"):
-                training.stop(remote, layout, session)
-    if ending.discard:
+def _fetch_and_prove(job: _Job, remote: Remote) -> tuple[Artifact, ...]:
+    layout = layout_on(remote, job.folder)
+    running = [one for one in training.sessions(remote, layout) if one.state == "running"]
+    if running and not job.ending.stop_training:
+        raise RefusedError(
+            f"session {running[-1].number:03d} is still training",
+            hint="`cloudtrain down --stop-training` ends it first, `cloudtrain logs -f` follows it",
+        )
+    if running and not job.ending.discard:
+        _fetch(job, remote)  # a training is not ended for a machine that nothing can be fetched from
+    for session in running:
+        with job.timeline.stage("stop training", f"session {session.number:03d}"):
+            training.stop(remote, layout, session)
+    if job.ending.discard:
         return ()
+    fetched = _fetch(job, remote)
+    _check_proven(job, remote)
+    if not any(one.checkpoints for one in fetched):
+        job.reporter.emit(Note("no checkpoint was ever written on this machine"))
+    return tuple(artifact for one in fetched for artifact in one.artifacts)
+
+
+def _fetch(job: _Job, remote: Remote) -> tuple[Fetched, ...]:
     try:
-        fetched = fetch_all_sessions(remote, folder, config, timeline)
+        return fetch_all_sessions(remote, job.folder, job.config, job.timeline)
     except CloudtrainError as error:
         raise RefusedError(
             f"its checkpoints are not proven at home: {error.message}",
             hint="run `cloudtrain down` again, or give them up with `cloudtrain down --discard`",
         ) from error
-    artifacts = tuple(artifact for one in fetched for artifact in one.artifacts)
-    if not any(one.checkpoints for one in fetched):
-        reporter.emit(Note("no checkpoint was ever written on this machine"))
-    return artifacts
+
+
+def _check_proven(job: _Job, remote: Remote) -> None:
+    """Raise `RefusedError` while the machine holds a newer checkpoint than what is proven at home."""
+    unproven = unproven_checkpoints(remote, job.folder, job.config)
+    if unproven:
+        raise RefusedError(
+            f"the newest checkpoint is not whole on the machine: {', '.join(unproven)}",
+            hint=f"what is whole is in `{job.folder.artifacts}`; `cloudtrain down --discard` gives up the rest",
+        )
+
+
+def _check_nothing_new(job: _Job, remote: Remote) -> None:
+    """Raise `RefusedError` when another command began a session after the look.
+
+    Called with the run's lock held, which starting a session takes too.
+    """
+    found = training.sessions(remote, layout_on(remote, job.folder))
+    running = [one for one in found if one.state == "running"]
+    unproven = () if job.ending.discard else unproven_checkpoints(remote, job.folder, job.config)
+    if running or unproven:
+        raise RefusedError(
+            "another command has just started a training on this machine",
+            hint="run `cloudtrain down` again when it has ended; `--stop-training` ends it",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -9,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudtrain import training
-from cloudtrain.errors import ConnectError, UsageError
+from cloudtrain.errors import ConnectError, TransferError, UsageError
 from cloudtrain.events import Note, Reporter, Timeline
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.config import Config
 from cloudtrain.models.run import Layout
 from cloudtrain.models.training import Artifact, Session
 from cloudtrain.ssh.remote import Remote
-from cloudtrain.transfer.pull import pull
+from cloudtrain.transfer.pull import newest_unproven, pull
 from cloudtrain.workflows.context import artifacts_of, connect_run, layout_on
 
 WATCH_S = 5.0
@@ -66,6 +67,23 @@ def fetch_all_sessions(
     )
 
 
+def unproven_checkpoints(remote: Remote, folder: RunFolder, config: Config) -> tuple[str, ...]:
+    """Return the machine's newest checkpoints, of every session, that are not proven at home."""
+    layout = layout_on(remote, folder)
+    found: list[str] = []
+    for session in training.sessions(remote, layout):
+        found += newest_unproven(
+            remote,
+            session.run_dir,
+            artifacts_of(folder, session.number),
+            kind=config.train.kind,
+            project=layout.project,
+            outputs=config.train.outputs if config.train.kind == "script" else (),
+            log=session.log,
+        )
+    return tuple(found)
+
+
 def watch(
     folder: RunFolder,
     config: Config,
@@ -88,13 +106,34 @@ def watch(
             sleep(WATCH_S)
 
 
+def check_destination(folder: Path) -> None:
+    """Raise `UsageError` when checkpoints cannot be copied to `folder`; ask before fetching."""
+    existing = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not existing.is_dir():
+        raise UsageError(f"`{existing}` is a file: checkpoints are copied to a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"`{existing}` cannot be written to", hint="name another folder")
+
+
 def copy_to(fetched: Fetched, folder: Path) -> None:
-    """Copy the proven checkpoints to a folder of the user's, each through a part file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for artifact in fetched.checkpoints:
-        part = folder / f"{artifact.path.name}.part"
-        shutil.copyfile(artifact.path, part)
-        part.replace(folder / artifact.path.name)
+    """Copy the proven checkpoints to a folder of the user's, each through a part file.
+
+    Raises `TransferError` when the disk refuses; what was there before stays.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for artifact in fetched.checkpoints:
+            part = folder / f"{artifact.path.name}.part"
+            try:
+                shutil.copyfile(artifact.path, part)
+                part.replace(folder / artifact.path.name)
+            finally:
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        raise TransferError(
+            f"the checkpoints could not be copied to `{folder}`: {error}",
+            hint=f"they are safe in `{fetched.folder}`",
+        ) from error
 
 
 def _fetch_session(

@@ -7,12 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloudtrain import training
-from cloudtrain.errors import ConnectError, GoneError
+from cloudtrain.errors import CloudtrainError, ConnectError, GoneError, RefusedError
 from cloudtrain.events import Note, Output, Progress
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.training import Artifact, TrainingStatus
 from cloudtrain.ssh.remote import Remote
-from cloudtrain.workflows.context import Context, connect_run, layout_on, require_run, telling_what_runs
+from cloudtrain.workflows.context import (
+    Context,
+    check_open,
+    connect_run,
+    layout_on,
+    own_run,
+    telling_what_runs,
+)
 from cloudtrain.workflows.down import Down, Ending, down
 from cloudtrain.workflows.fetch import fetch_over
 from cloudtrain.workflows.up import up
@@ -35,9 +42,14 @@ class Ran:
 
 def run(context: Context, *, keep_on_failure: bool, sleep: Callable[[float], None] = time.sleep) -> Ran:
     """Train to the end, bring everything home, leave nothing. The exit code is the training's."""
-    up(context)
-    folder = require_run(context.base, None)
-    with telling_what_runs(folder, context.reporter):
+    begun = up(context)
+    folder = own_run(context)
+    if begun.differs and begun.session.state != "running":
+        raise RefusedError(
+            f"session {begun.session.number:03d} has ended, and here differs since: {', '.join(begun.differs)}",
+            hint="`cloudtrain train` trains with it; `cloudtrain down` brings home what is there and ends it",
+        )
+    with telling_what_runs(folder, context.reporter, context.provider):
         status = wait(context, folder, sleep=sleep)
         code = _exit_code(status)
         with connect_run(folder) as remote:
@@ -62,7 +74,7 @@ def wait(context: Context, folder: RunFolder, *, sleep: Callable[[float], None])
     lost_since: float | None = None
     with context.timeline.stage("train") as stage:
         while True:
-            _check_open(folder)
+            check_open(folder)
             try:
                 with connect_run(folder) as remote:
                     lost_since = None
@@ -72,21 +84,33 @@ def wait(context: Context, folder: RunFolder, *, sleep: Callable[[float], None])
             except ConnectError as error:
                 now = time.monotonic()
                 lost_since = now if lost_since is None else lost_since
-                _check_open(folder)
+                _check_reachable(context, folder)
                 if now - lost_since > PATIENCE_S:
                     raise
                 context.reporter.emit(Note(f"{error.message}; trying again", level="warning"))
                 sleep(5.0)
 
 
-def _check_open(folder: RunFolder) -> None:
-    """Raise `GoneError` when another command ended the run: there is nothing to wait for."""
+def _check_reachable(context: Context, folder: RunFolder) -> None:
+    """Raise `GoneError` when waiting is of no use: the run was ended, or its machine has."""
+    check_open(folder)
     record = folder.record()
-    if record.ended or record.machine is None:
-        raise GoneError(
-            f"run `{folder.path.name}` was ended by another command",
-            hint=f"what came home is in `{folder.artifacts}`",
-        )
+    try:
+        observed = context.provider().observe(folder.run())
+    except CloudtrainError:
+        return  # nobody can tell now; the machine may answer before the cloud does
+    machine = next((one for one in observed.machines if one.id == record.machine), None)
+    if machine is None or machine.state in ("running", "pending"):
+        return
+    if machine.alive and machine.market == "spot":
+        context.reporter.emit(Note(f"{machine.id} is {machine.state}: EC2 starts it again when it has room"))
+        return
+    raise GoneError(
+        f"{machine.id} is {machine.state}: nothing trains any more",
+        hint="`cloudtrain up` starts it again"
+        if machine.alive
+        else f"what came home is in `{folder.artifacts}`; `cloudtrain up` launches another",
+    )
 
 
 def _follow(

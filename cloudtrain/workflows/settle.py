@@ -6,12 +6,16 @@ pushed project waits for exactly that.
 
 from __future__ import annotations
 
+import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cloudtrain import bootstrap, facts, training
+from cloudtrain.config import dump
+from cloudtrain.errors import StepError
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
@@ -21,6 +25,7 @@ from cloudtrain.ssh.remote import Remote
 from cloudtrain.transfer.dataset import DatasetSource
 from cloudtrain.transfer.push import push_dataset, push_model, push_project
 from cloudtrain.workflows.context import Context, layout_of
+from cloudtrain.workflows.converged import converged
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +57,41 @@ def settle(
         stage.outcome = f"{found.os_id} {found.os_version}, {len(found.gpus)} GPU"
     layout = layout_of(folder, found.home)
     ready = threading.Event()
-    with ThreadPoolExecutor(4, thread_name_prefix="settle") as pool:
+    with ThreadPoolExecutor(5, thread_name_prefix="settle") as pool:
         code = pool.submit(_push_project, context, remote, layout, ready) if push else None
         if code is None:
             ready.set()
+        # For a second computer, which finds the machine by its tags and knows nothing else of it.
+        config = json.dumps(dump(context.config)).encode()
+        kept = pool.submit(remote.put, config, f"{layout.root}/config.json") if push else None
         data = pool.submit(_push_data, context, remote, layout, source) if push and source else None
-        steps = bootstrap.steps(context.config, found, layout)
         reports = pool.submit(
-            bootstrap.converge, remote, steps, layout, context.timeline, project_ready=ready
+            converged,
+            remote,
+            lambda seen: bootstrap.steps(context.config, seen, layout),
+            found,
+            layout,
+            context.timeline,
+            ready=ready,
+            drained=lambda: _drained(remote, layout, code, kept, data),
+            ours=context.config.provider != "ssh",
         )
+    if kept:
+        kept.result()
     pushes = [*(code.result() if code else ()), *(data.result() if data else ())]
     python = bootstrap.environment_python(context.config, found, layout)
     return Settled(found, layout, python, reports.result(), tuple(pushes))
+
+
+def _drained(remote: Remote, layout: Layout, *pushes: Future[Any] | None) -> None:
+    """Wait until nothing is sent any more, however that ended. Raises `StepError` for a training."""
+    wait([push for push in pushes if push is not None])
+    busy = [session for session in training.sessions(remote, layout) if session.state == "running"]
+    if busy:
+        raise StepError(
+            f"the machine must reboot, and session {busy[0].number:03d} is running on it",
+            hint="`cloudtrain up` again when it has finished, or stop it first",
+        )
 
 
 def start_session(

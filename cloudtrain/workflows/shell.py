@@ -18,13 +18,12 @@ from cloudtrain.ssh import openssh
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.workflows.context import connect_run, layout_on
 
+OPENSSH_FAILED = 255
+"""What OpenSSH exits with when it did not get there; a command may too."""
+
 
 class Sink(Protocol):
-    """Where a command's own output goes."""
-
-    def line(self, text: str) -> None:
-        """Take one line of it."""
-        ...
+    """Where the output of a command goes with `--json`."""
 
     def result(self, value: object, text: str) -> None:
         """Take the whole, for `--json`."""
@@ -33,12 +32,13 @@ class Sink(Protocol):
 
 def show_log(
     folder: RunFolder, reporter: Reporter, line: Callable[[str], None], *, follow: bool, lines: int
-) -> None:
-    """Show the newest session's log; with `follow` until it ends."""
+) -> Session:
+    """Show the newest session's log, with `follow` until it ends, and return the session."""
     with connect_run(folder) as remote:
         session = _newest(remote, layout_on(remote, folder))
         session = training.follow(remote, session, line, lines=lines, until_end=follow)
     reporter.emit(Note(f"session {session.number:03d} is {session.state}"))
+    return session
 
 
 def attach(folder: RunFolder, reporter: Reporter) -> int:
@@ -54,23 +54,33 @@ def attach(folder: RunFolder, reporter: Reporter) -> int:
             "this machine has no screen", hint="`cloudtrain logs -f` follows the training instead"
         )
     reporter.emit(Note("leave with Ctrl-A D: the training goes on"))
-    return _interactive(folder, training.attach_command(session))
+    return _interactive(folder, training.attach_command(session), tty=True)
 
 
 def open_shell(folder: RunFolder) -> int:
-    """Open an interactive shell; returns OpenSSH's exit code."""
-    return _interactive(folder, [])
+    """Open an interactive shell; returns OpenSSH's exit code.
+
+    Our own look comes first: what OpenSSH advises on a wrong host key is to trust it.
+    """
+    connect_run(folder).close()
+    return _interactive(folder, [], tty=True)
 
 
 def run_command(folder: RunFolder, command: tuple[str, ...], sink: Sink, *, as_json: bool) -> int:
-    """Run a command on the machine and return its exit code."""
+    """Run a command on the machine and return its exit code.
+
+    Without `as_json` it is OpenSSH that carries input and output, byte for byte, and on a
+    terminal Ctrl-C too.
+    """
+    words = shlex.join(command)
+    if not as_json:
+        code = _interactive(folder, [words], tty=sys.stdin.isatty() and sys.stdout.isatty())
+        if code == OPENSSH_FAILED:
+            connect_run(folder).close()  # raises what is the matter, if it is the way there
+        return code
     with connect_run(folder) as remote:
-        on_line = None if as_json else sink.line
-        result = remote.run(shlex.join(command), check=False, timeout=None, on_line=on_line)
-    if as_json:
-        sink.result({"code": result.code, "stdout": result.stdout, "stderr": result.stderr}, "")
-    elif result.stderr:
-        sys.stderr.write(result.stderr)
+        result = remote.run(words, check=False, timeout=None)
+    sink.result({"code": result.code, "stdout": result.stdout, "stderr": result.stderr}, "")
     return result.code
 
 
@@ -81,6 +91,5 @@ def _newest(remote: Remote, layout: Layout) -> Session:
     return found[-1]
 
 
-def _interactive(folder: RunFolder, command: list[str]) -> int:
-    argv = openssh.ssh(folder.target(), *command, tty=bool(command))
-    return subprocess.run(argv, check=False).returncode
+def _interactive(folder: RunFolder, command: list[str], *, tty: bool) -> int:
+    return subprocess.run(openssh.ssh(folder.target(), *command, tty=tty), check=False).returncode

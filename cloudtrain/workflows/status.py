@@ -6,11 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from cloudtrain.errors import CloudtrainError, ConnectError
+from cloudtrain.errors import CloudtrainError, ConnectError, HostKeyMismatch
 from cloudtrain.journal.folder import RunFolder, RunRecord
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Machine
-from cloudtrain.models.plan import Receipt
+from cloudtrain.models.plan import Observation, Receipt
 from cloudtrain.models.training import TrainingStatus
 from cloudtrain.providers.base import Provider
 
@@ -43,17 +43,27 @@ def status(folder: RunFolder, config: Config, provider: Callable[[], Provider]) 
         found = None
         try:
             found = session.result()
+        except HostKeyMismatch:
+            if not _elsewhere(observed):
+                raise
         except ConnectError as error:
-            missing.append(f"the machine was not reached: {error.message}")
-    alive = [machine for machine in observed.machines if machine.alive] if observed else []
+            if not _elsewhere(observed):
+                missing.append(f"the machine was not reached: {error.message}")
+    machines = [machine for machine in observed.machines if machine.alive] if observed else []
+    machines = machines or (list(observed.machines) if observed else [])
     return RunStatus(
         run=folder.path.name,
         record=folder.record(),
-        machine=alive[-1] if alive else None,
+        machine=machines[-1] if machines else None,
         training=found,
         receipt=receipt(folder, observed) if observed else None,
         missing=tuple(missing),
     )
+
+
+def _elsewhere(observed: Observation | None) -> bool:
+    """Whether the address that was last seen can belong to somebody else by now."""
+    return observed is not None and all(m.state not in ("running", "pending") for m in observed.machines)
 
 
 def training_status(folder: RunFolder, config: Config) -> TrainingStatus | None:
@@ -61,7 +71,8 @@ def training_status(folder: RunFolder, config: Config) -> TrainingStatus | None:
     from cloudtrain import training
     from cloudtrain.workflows.context import connect_run, layout_on
 
-    if folder.record().address is None:
+    record = folder.record()
+    if record.address is None or record.parked:
         return None
     with connect_run(folder) as remote:
         return training.status(remote, layout_on(remote, folder), config)

@@ -15,9 +15,10 @@ from cloudtrain.ssh.remote import Remote
 from cloudtrain.workflows.checks import check_project
 from cloudtrain.workflows.context import (
     Context,
+    check_open,
     connect_run,
     layout_on,
-    require_run,
+    own_run,
     telling_what_runs,
 )
 from cloudtrain.workflows.settle import settle, start_session
@@ -40,8 +41,8 @@ def train(context: Context, *, replace: bool, weights: str | None) -> Trained:
     `last`) starts from the newest session's result on the machine.
     """
     source = check_project(context.config, context.base)
-    folder = require_run(context.base, None)
-    with telling_what_runs(folder, context.reporter), connect_run(folder) as remote:
+    folder = own_run(context)
+    with telling_what_runs(folder, context.reporter, context.provider), connect_run(folder) as remote:
         layout = layout_on(remote, folder)
         before = training.sessions(remote, layout)
         running = [session for session in before if session.state == "running"]
@@ -51,14 +52,17 @@ def train(context: Context, *, replace: bool, weights: str | None) -> Trained:
                 hint="wait for it, or `cloudtrain train --replace` ends it first",
             )
         model = _weights(remote, before, weights)
-        settled = settle(context, remote, folder, source)
-        for session in running:
-            with context.timeline.stage("stop training", f"session {session.number:03d}"):
-                training.stop(remote, layout, session)
-        folder.save_config(dump(context.config))
-        newest = max((session.number for session in before), default=0)
-        number = max(newest, last_session(folder.journal.rows())) + 1
-        session = start_session(context, remote, folder, settled, number=number, model=model)
+        with folder.settling():
+            settled = settle(context, remote, folder, source)
+        with folder.changing():
+            check_open(folder)
+            for session in running:
+                with context.timeline.stage("stop training", f"session {session.number:03d}"):
+                    training.stop(remote, layout, session)
+            folder.save_config(dump(context.config))
+            newest = max((session.number for session in before), default=0)
+            number = max(newest, last_session(folder.journal.rows())) + 1
+            session = start_session(context, remote, folder, settled, number=number, model=model)
     return Trained(folder.path.name, session, settled.pushes, context.timeline.waterfall())
 
 

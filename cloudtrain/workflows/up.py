@@ -15,15 +15,26 @@ from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Observation, Plan, Survey
 from cloudtrain.models.tags import run_tags
 from cloudtrain.models.training import Session
-from cloudtrain.providers.base import Provider
-from cloudtrain.provision.apply import Applying, apply_up, target_of
+from cloudtrain.providers.base import Identity, Provider
+from cloudtrain.provision.apply import apply_up, target_of
+from cloudtrain.provision.hostkey import secure_host_key
+from cloudtrain.provision.launch import Applying
+from cloudtrain.provision.look import observe_settled
 from cloudtrain.provision.plan import Wanted, plan_up
+from cloudtrain.provision.wait import Patience, patiently
 from cloudtrain.ssh.remote import Remote, connect_when_ready
 from cloudtrain.transfer.dataset import DatasetSource
 from cloudtrain.transfer.push import differs as differs_there
 from cloudtrain.workflows.checks import check_project
-from cloudtrain.workflows.context import Context, find_run, layout_on, telling_what_runs
-from cloudtrain.workflows.settle import settle, start_session
+from cloudtrain.workflows.context import (
+    Context,
+    check_open,
+    find_run,
+    layout_on,
+    telling_what_runs,
+    with_way_in,
+)
+from cloudtrain.workflows.settle import Settled, settle, start_session
 
 NOTHING = Observation((), None, None)
 
@@ -53,48 +64,52 @@ def up(context: Context) -> Up:
     with context.timeline.stage("plan") as stage:
         identity = provider.identity()
         survey = provider.survey(context.config)
-        observed = provider.observe(folder.run()) if folder else NOTHING
+        observed = observe_settled(folder, provider) if folder else NOTHING
         plan = _plan(context, survey, observed, source)
         stage.outcome = f"{len(plan.actions)} changes"
     if not plan.empty:
         context.show_plan(plan)
         if not context.confirm("Go ahead?"):
             raise UsageError("nothing was created")
-    if folder is None:
-        folder = create(
-            name=context.config.name,
-            owner=identity.owner,
-            provider=provider.name,
-            region=identity.region,
-            project=context.base,
+    folder = folder or _new_run(context, provider, identity)
+    folder = with_way_in(folder, context.config, context.provider, context.reporter)
+    known = frozenset(machine.id for machine in observed.machines)
+    with telling_what_runs(folder, context.reporter, context.provider):
+        applying = Applying(
+            provider=provider,
+            folder=folder,
+            config=context.config,
+            survey=survey,
+            timeline=context.timeline,
+            run_tags=run_tags(folder.run()),
+            known=known,
         )
-    with telling_what_runs(folder, context.reporter):
-        return _reach(context, folder, provider, survey, plan, observed, source)
+        return _reach(context, applying, plan, observed, source)
+
+
+def _new_run(context: Context, provider: Provider, identity: Identity) -> RunFolder:
+    return create(
+        name=context.config.name,
+        owner=identity.owner,
+        provider=provider.name,
+        region=identity.region,
+        project=context.base,
+    )
 
 
 def _reach(
-    context: Context,
-    folder: RunFolder,
-    provider: Provider,
-    survey: Survey,
-    plan: Plan,
-    observed: Observation,
-    source: DatasetSource | None,
+    context: Context, applying: Applying, plan: Plan, observed: Observation, source: DatasetSource | None
 ) -> Up:
-    applying = Applying(
-        provider=provider,
-        folder=folder,
-        config=context.config,
-        survey=survey,
-        timeline=context.timeline,
-        run_tags=run_tags(folder.run()),
+    folder = applying.folder
+    machine = patiently(
+        lambda: apply_up(plan, applying, observed), Patience(hours=context.wait_hours), context.reporter
     )
-    machine = apply_up(plan, applying, observed)
     target = target_of(machine, applying)
     with context.timeline.stage("connect", f"{target.address}") as stage:
         remote = connect_when_ready(target)
         stage.outcome = "host key verified"
     with remote:
+        secure_host_key(remote, folder, applying.provider, context.timeline)
         return _train_once(context, folder, remote, machine, source, created=not plan.empty)
 
 
@@ -111,7 +126,8 @@ def _train_once(
     layout = layout_on(remote, folder)
     before = training.sessions(remote, layout)
     if before:
-        settled = settle(_as_applied(context, folder), remote, folder, source, push=False)
+        with folder.settling():
+            settled = settle(_as_applied(context, folder), remote, folder, source, push=False)
         differs = differs_there(remote, context.config, context.base, layout) + _config_changes(
             context, folder
         )
@@ -119,11 +135,10 @@ def _train_once(
         if not settled.changed and not created:
             context.reporter.emit(_unchanged(folder, session, differs))
     else:
-        folder.save_config(dump(context.config))
-        settled = settle(context, remote, folder, source)
-        session = start_session(
-            context, remote, folder, settled, number=last_session(folder.journal.rows()) + 1
-        )
+        with folder.settling():
+            folder.save_config(dump(context.config))
+            settled = settle(context, remote, folder, source)
+            session = _start_first(context, folder, remote, settled)
         differs = ()
     return Up(
         run=folder.path.name,
@@ -134,6 +149,13 @@ def _train_once(
         differs=differs,
         waterfall=context.timeline.waterfall(),
     )
+
+
+def _start_first(context: Context, folder: RunFolder, remote: Remote, settled: Settled) -> Session:
+    with folder.changing():
+        check_open(folder)
+        number = last_session(folder.journal.rows()) + 1
+        return start_session(context, remote, folder, settled, number=number)
 
 
 def _plan(context: Context, survey: Survey, observed: Observation, source: DatasetSource | None) -> Plan:

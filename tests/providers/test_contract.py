@@ -50,7 +50,7 @@ def folder(provider: AwsProvider, tmp_path: Path) -> Generator[RunFolder]:
 
 
 def prepare(provider: AwsProvider, folder: RunFolder) -> LaunchSpec:
-    user, host = ensure_keys(folder)
+    user, host = ensure_keys(folder, fresh=False)
     survey = provider.survey(Config())
     access = provider.prepare_access(
         AccessSpec(run=folder.run(), public_key=user.public, ingress="127.0.0.1", port=provider.ssh_port)
@@ -189,7 +189,7 @@ def test_a_machine_that_never_was_is_not_waited_for_for_ever(provider: AwsProvid
 
 
 def test_user_data_is_below_the_limit_with_room(folder: RunFolder) -> None:
-    user, host = ensure_keys(folder)
+    user, host = ensure_keys(folder, fresh=False)
     text = user_data(host_key=host, user_public=user.public, deadline=datetime.now(UTC))
     assert len(text.encode()) < LIMIT - 1024
     assert text.startswith("#cloud-config\n")

@@ -118,6 +118,8 @@ def test_a_spot_launch_takes_the_tags_of_its_request(cloud: Cloud) -> None:
     market = {"MarketType": "spot", "SpotOptions": options}
     name = cloud.running(TagSpecifications=specs, InstanceMarketOptions=market)
     assert cloud.describe(name)["InstanceLifecycle"] == "spot"
+    request_id = cloud.describe(name)["SpotInstanceRequestId"]
+    cloud.ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[request_id])
     cloud.end(name)
 
 
@@ -211,15 +213,14 @@ def test_what_a_plan_asks_is_answered(cloud: Cloud) -> None:
         LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": ["g4dn.xlarge"]}]
     )
     assert offers["InstanceTypeOfferings"]
-    assert cloud.ec2.describe_spot_instance_requests()["SpotInstanceRequests"] == []
-    cloud.ec2.describe_spot_price_history(InstanceTypes=["g4dn.xlarge"])
+    assert cloud.ec2.describe_spot_price_history(InstanceTypes=["g4dn.xlarge"])["SpotPriceHistory"]
     assert cloud.ec2.describe_subnets()["Subnets"]
     filters = [
         {"Type": "TERM_MATCH", "Field": "instanceType", "Value": "g4dn.xlarge"},
         {"Type": "TERM_MATCH", "Field": "regionCode", "Value": "us-east-1"},
     ]
     rows = cloud.client("pricing").get_products(ServiceCode="AmazonEC2", Filters=filters)["PriceList"]
-    assert "0.526" in rows[0]
+    assert any("0.526" in row for row in rows)
 
 
 def test_a_call_that_is_not_emulated_is_an_error_of_its_own(cloud: Cloud) -> None:

@@ -1,4 +1,4 @@
-"""Arming the sandbox's faults, and ending a command at its n-th call to the cloud."""
+"""Arming the sandbox's knobs: faults, limits and reclaims; and ending a command at its n-th call."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.support.road import Road
+
+
+class Stateful(Protocol):
+    """Whatever knows the state folder of a sandbox."""
+
+    @property
+    def state(self) -> Path: ...
 
 
 @dataclass(frozen=True)
@@ -20,17 +27,53 @@ class Ended:
     said: str
 
 
-def arm(way: Road, **fault: Any) -> None:
-    """Arm one fault; the file is replaced whole, so that no call reads half of it."""
-    path = way.state / "faults.json"
+def put(way: Stateful, name: str, value: object) -> None:
+    """Replace a knob's file whole, so that no call reads half of it."""
+    path = way.state / name
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(fault))
+    part.write_text(json.dumps(value))
     part.replace(path)
 
 
-def disarm(way: Road) -> None:
+def arm(way: Stateful, **fault: Any) -> None:
+    """Arm one fault; `cloudtrain/sandbox/faults.py` lists what it may say."""
+    put(way, "faults.json", fault)
+
+
+def arm_all(way: Stateful, *faults: dict[str, Any]) -> None:
+    """Arm several faults, each with a count of its own."""
+    put(way, "faults.json", faults)
+
+
+def disarm(way: Stateful) -> None:
     """Let everything through again."""
     (way.state / "faults.json").unlink(missing_ok=True)
+
+
+def account(way: Stateful, **settings: Any) -> None:
+    """Set quotas and capacity (`cloudtrain/sandbox/account.py`); without any, all is generous."""
+    put(way, "account.json", settings)
+
+
+def reclaim(way: Stateful, *instances: str, notice_s: float = 120) -> None:
+    """Let EC2 take the capacity of these spot instances, after a notice."""
+    put(way, "spot.json", {"reclaimed": instances, "notice_s": notice_s})
+
+
+def recommend(way: Stateful, *instances: str) -> None:
+    """Give these spot instances a rebalance recommendation, and reclaim none."""
+    put(way, "spot.json", {"rebalance": instances})
+
+
+def give_back(way: Stateful) -> None:
+    """Let there be capacity for every spot instance again: EC2 starts what it stopped."""
+    put(way, "spot.json", {})
+
+
+def calls(way: Stateful) -> list[dict[str, Any]]:
+    """Return every call that reached the sandbox: service, call, region, status, error."""
+    path = way.state / "calls.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def kill_at(way: Road, at: int, when: str, *command: str) -> Ended:

@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Sshd:
     process: subprocess.Popen[bytes] | None = None
     options: str = ""
     """More lines of sshd_config."""
+    arguments: tuple[str, ...] = ()
+    """More arguments of sshd."""
 
     def __post_init__(self) -> None:
         self.home = self.folder / "home"
@@ -98,7 +101,7 @@ class Sshd:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         self.process = subprocess.Popen(
-            [SSHD, "-D", "-f", str(config), "-E", str(self.log)],
+            [SSHD, "-D", "-f", str(config), "-E", str(self.log), *self.arguments],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -144,3 +147,12 @@ class Sshd:
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(child) for child in children.split()]
+
+
+@contextmanager
+def stopped(sshd: Sshd) -> Generator[Sshd]:
+    """Start a server, and end it with everything started through it."""
+    try:
+        yield sshd.start()
+    finally:
+        sshd.stop()

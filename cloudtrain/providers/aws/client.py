@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -53,6 +53,13 @@ class Clients:
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str], Any] = {}
 
+    def at(self, region: str) -> Clients:
+        """Return the clients of another region, of the same session."""
+        other = Clients(replace(self.settings, region=region))
+        other.__dict__["session"] = self.session  # a session of its own would cost 200 ms
+        other._lock = self._lock  # making a client is not safe to do twice at once in a session
+        return other
+
     @cached_property
     def session(self) -> Any:  # noqa: ANN401 - its stub has a thousand overloads
         """The one session. Raises `CredentialsError` for a profile that is not there."""
@@ -68,7 +75,7 @@ class Clients:
     @property
     def region(self) -> str:
         """The region in use. Raises `CredentialsError` when none is set anywhere."""
-        region: str | None = self.session.region_name
+        region: str | None = self.settings.region or self.session.region_name
         if not region:
             raise CredentialsError(
                 "no AWS region is set",
@@ -97,6 +104,11 @@ class Clients:
         return self._client("ec2", "advice")
 
     @property
+    def sweeper(self) -> EC2Client:
+        """EC2 for looking everywhere: patient with throttling, but not with silence."""
+        return self._client("ec2", "sweep")
+
+    @property
     def ssm(self) -> SSMClient:
         """SSM, for public image parameters."""
         return self._client("ssm", "advice")
@@ -105,6 +117,21 @@ class Clients:
     def sts(self) -> STSClient:
         """STS, for the caller's identity."""
         return self._client("sts", "patient")
+
+    @property
+    def connect(self) -> Any:  # noqa: ANN401 - one call
+        """EC2 Instance Connect."""
+        return self._client("ec2-instance-connect", "patient")
+
+    @property
+    def impatient_sts(self) -> STSClient:
+        """STS, where a quick no is better than a late yes."""
+        return self._client("sts", "advice")
+
+    @property
+    def quotas(self) -> Any:  # noqa: ANN401 - four calls, read field by field
+        """Service Quotas."""
+        return self._client("service-quotas", "advice")
 
     @property
     def pricing(self) -> Any:  # noqa: ANN401 - its stub adds nothing to JSON in strings
@@ -137,5 +164,6 @@ def _manner(*, attempts: int, connect_s: float, read_s: float) -> BotoConfig:
 _MANNERS = {
     "patient": _manner(attempts=8, connect_s=10, read_s=30),
     "once": _manner(attempts=1, connect_s=10, read_s=60),
+    "sweep": _manner(attempts=4, connect_s=5, read_s=15),
     "advice": _manner(attempts=2, connect_s=3, read_s=5),
 }

@@ -12,16 +12,26 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import botocore.exceptions as boto
 
-from cloudtrain.errors import GoneError, LostAnswerError
+from cloudtrain.errors import CloudError, GoneError, LostAnswerError
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import LaunchSpec
+from cloudtrain.models.tags import ID, OWNER
 from cloudtrain.providers.aws import tags
 from cloudtrain.providers.aws.client import Clients
-from cloudtrain.providers.aws.errors import LOST_ANSWER, SERVER_SIDE, code_of, translate
+from cloudtrain.providers.aws.errors import (
+    FAILURES,
+    LOST_ANSWER,
+    NO_ANSWER,
+    THROTTLED,
+    code_of,
+    is_lost,
+    translate,
+)
 from cloudtrain.providers.aws.machines import to_machine
 from cloudtrain.providers.base import Launches
 
@@ -53,7 +63,7 @@ def request_of(spec: LaunchSpec, token: str) -> dict[str, Any]:
         "MetadataOptions": {
             "HttpTokens": "required",
             "HttpEndpoint": "enabled",
-            "HttpPutResponseHopLimit": 2,
+            "HttpPutResponseHopLimit": 2 if spec.containers else 1,
             "InstanceMetadataTags": "enabled",
         },
         "TagSpecifications": tags.specifications(spec.tags, spot=spec.market == "spot"),
@@ -65,7 +75,8 @@ def request_of(spec: LaunchSpec, token: str) -> dict[str, Any]:
     request["SecurityGroupIds"] = [spec.security_group]
     if spec.market == "spot":
         # Persistent with stop: EC2 stops the machine on a reclaim and starts it again
-        # by itself. Never with terminate-on-shutdown: AWS would launch a replacement.
+        # by itself. No shutdown behaviour is sent: terminate would make AWS launch a
+        # replacement, and whether an explicit stop is accepted for spot is not documented.
         request["InstanceMarketOptions"] = {
             "MarketType": "spot",
             "SpotOptions": {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"},
@@ -99,11 +110,9 @@ def run_once(
                 raise _unanswered(error) from error
             sleep(0.2 * 2**attempt)
         except boto.ClientError as error:
-            machine = _refusal(clients, token, error, last=attempt == REPLAYS)
-            if machine is not None:
-                return machine
+            _judge(clients, request, error, last=attempt == REPLAYS)
             sleep(0.2 * 2**attempt)
-        except boto.BotoCoreError as error:
+        except NO_ANSWER as error:
             raise translate(error, "launching the machine") from error
         else:
             return to_machine(answer["Instances"][0])
@@ -117,27 +126,51 @@ def _unanswered(error: Exception) -> LostAnswerError:
     )
 
 
-def _refusal(clients: Clients, token: str, error: boto.ClientError, *, last: bool) -> Machine | None:
-    """Return the token's machine, None to ask again, or raise what the refusal means."""
+def _judge(clients: Clients, request: dict[str, Any], error: boto.ClientError, *, last: bool) -> None:
+    """Return when the same request is to be asked again, else raise what the refusal means."""
     code = code_of(error)
-    if code == "IdempotentParameterMismatch":
-        found = by_token(clients, token)
-        if found is not None:
-            return found
-    if code in SERVER_SIDE:
+    if is_lost(error):
         if last:
             raise _unanswered(error) from error
-        return None
-    if code in ("RequestLimitExceeded", "Throttling") and not last:
-        return None
-    raise translate(error, "launching the machine") from error
+        return
+    if code in THROTTLED and not last:
+        return
+    abandon(clients, request)
+    refusal = translate(error, "launching the machine")
+    if code == "IdempotentParameterMismatch":
+        made = _made_by(clients, request["ClientToken"])
+        refusal = CloudError(f"{refusal}{made}", hint=refusal.hint, code=code)
+    raise refusal from error
 
 
-def by_token(clients: Clients, token: str) -> Machine | None:
-    """Return the machine that a token made, if the cloud shows it."""
+def _made_by(clients: Clients, token: str) -> str:
+    """Say which machine a token made before, where the cloud tells."""
+    filters: Any = [{"Name": "client-token", "Values": [token]}]
     try:
-        answer = clients.ec2.describe_instances(Filters=[{"Name": "client-token", "Values": [token]}])
-    except (boto.ClientError, boto.BotoCoreError) as error:
-        raise translate(error, "looking up the launched machine") from error
-    found = [item for row in answer["Reservations"] for item in row.get("Instances", [])]
-    return to_machine(found[0]) if found else None
+        rows = clients.advice.describe_instances(Filters=filters)["Reservations"]
+    except FAILURES:
+        return "; which machine it made before cannot be asked"
+    ids = [str(item.get("InstanceId")) for row in rows for item in row.get("Instances", [])]
+    return f"; it made {', '.join(ids)} before" if ids else ""
+
+
+def abandon(clients: Clients, request: dict[str, Any]) -> None:
+    """Cancel a spot request that a refused launch left open, found by the tags it was made with.
+
+    It would launch a machine later, which nobody waits for. Only requests without a
+    machine are cancelled; the answer is not waited for to be good, because `down` and
+    `audit` find by the same tags what stays.
+    """
+    if "InstanceMarketOptions" not in request:
+        return
+    pairs = {pair["Key"]: pair["Value"] for pair in request["TagSpecifications"][0]["Tags"]}
+    filters: Any = [{"Name": f"tag:{key}", "Values": [pairs.get(key, "")]} for key in (ID, OWNER)]
+    with suppress(*FAILURES):
+        rows = clients.ec2.describe_spot_instance_requests(Filters=filters)["SpotInstanceRequests"]
+        open_ones = [
+            str(row.get("SpotInstanceRequestId"))
+            for row in rows
+            if row.get("State") == "open" and not row.get("InstanceId")
+        ]
+        if open_ones:
+            clients.ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=open_ones)

@@ -15,10 +15,17 @@ from cloudtrain.models.plan import Observation
 from cloudtrain.models.run import RunRef
 from cloudtrain.providers.aws import tags
 from cloudtrain.providers.aws.client import Clients
-from cloudtrain.providers.aws.errors import code_of, translate, translating
+from cloudtrain.providers.aws.errors import NO_ANSWER, code_of, translate, translating
+
+YOUNG_S = 60
+"""How long AWS may not know a new machine everywhere (EC2's own waiters retry this too)."""
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 def to_machine(instance: Mapping[str, Any] | object) -> Machine:
@@ -45,7 +52,7 @@ def describe(clients: Clients, machine_id: str) -> Machine | None:
         if code_of(error) == "InvalidInstanceID.NotFound":
             return None
         raise translate(error, f"looking at {machine_id}") from error
-    except boto.BotoCoreError as error:
+    except NO_ANSWER as error:
         raise translate(error, f"looking at {machine_id}") from error
     found = [item for row in answer["Reservations"] for item in row.get("Instances", [])]
     return to_machine(found[0]) if found else None
@@ -105,20 +112,34 @@ def wait_running(
 
 
 def start(clients: Clients, machine_id: str, *, sleep: Sleep = time.sleep) -> None:
-    """Start a stopped machine; one that is still stopping is waited for."""
+    """Start a stopped machine; one that is still stopping is waited for.
+
+    Like a launch it is asked without boto3's own retries, which would hide a lack of
+    capacity for a while and then report it all the same.
+    """
     for _ in range(120):
         try:
-            clients.ec2.start_instances(InstanceIds=[machine_id])
+            clients.launcher.start_instances(InstanceIds=[machine_id])
         except boto.ClientError as error:
+            if code_of(error) in ("RequestLimitExceeded", "InternalError", "Unavailable"):
+                sleep(1)
+                continue
             machine = describe(clients, machine_id)
             if code_of(error) == "IncorrectInstanceState" and machine and machine.state == "stopping":
                 sleep(1)
                 continue
             raise translate(error, f"starting {machine_id}") from error
-        except boto.BotoCoreError as error:
+        except NO_ANSWER as error:
             raise translate(error, f"starting {machine_id}") from error
         return
     raise CloudError(f"{machine_id} has been stopping for two minutes", hint="try again later")
+
+
+def tag(clients: Clients, machine_id: str, wanted: Mapping[str, str]) -> None:
+    """Put tags on a machine; the machine reads them through its metadata service at once."""
+    pairs: Any = tags.to_aws(wanted)
+    with translating(f"tagging {machine_id}"):
+        clients.ec2.create_tags(Resources=[machine_id], Tags=pairs)
 
 
 def stop(clients: Clients, machine_id: str) -> None:
@@ -132,25 +153,31 @@ def terminate(
     machine_ids: tuple[str, ...],
     timeout_s: float,
     *,
+    launched: Mapping[str, datetime] | None = None,
     clock: Clock = time.monotonic,
     sleep: Sleep = time.sleep,
+    now: Callable[[], datetime] = _utc_now,
 ) -> None:
     """Terminate each machine by a call of its own and wait until all are gone.
 
     By a call of its own, because one bad id fails a whole call. A persistent spot
     request is cancelled first: terminated with its request open, a machine is
-    replaced by AWS with a new one.
+    replaced by AWS with a new one. An id that `launched` says is younger than
+    `YOUNG_S` seconds and that AWS does not know is asked for again, because a new
+    machine is not known everywhere at once; an older one is gone.
     """
+    ages = launched or {}
+    end = clock() + timeout_s
     _cancel_requests_of(clients, machine_ids)
     for machine_id in machine_ids:
-        try:
-            clients.ec2.terminate_instances(InstanceIds=[machine_id])
-        except boto.ClientError as error:
-            if code_of(error) != "InvalidInstanceID.NotFound":
-                raise translate(error, f"terminating {machine_id}") from error
-        except boto.BotoCoreError as error:
-            raise translate(error, f"terminating {machine_id}") from error
-    end = clock() + timeout_s
+        pause = 0.1
+        while not _terminated(clients, machine_id):
+            born = ages.get(machine_id)
+            if born is None or (now() - born).total_seconds() > YOUNG_S or clock() + pause > end:
+                break
+            sleep(pause)
+            pause = min(pause * 1.4, 5.0)
+            _cancel_requests_of(clients, (machine_id,))
     pause = 0.1
     while not all(_is_gone(describe(clients, machine_id)) for machine_id in machine_ids):
         if clock() + pause > end:
@@ -162,6 +189,19 @@ def terminate(
         pause = min(pause * 1.4, 5.0)
 
 
+def _terminated(clients: Clients, machine_id: str) -> bool:
+    """Ask for one termination; False when AWS does not know the machine."""
+    try:
+        clients.ec2.terminate_instances(InstanceIds=[machine_id])
+    except boto.ClientError as error:
+        if code_of(error) == "InvalidInstanceID.NotFound":
+            return False
+        raise translate(error, f"terminating {machine_id}") from error
+    except NO_ANSWER as error:
+        raise translate(error, f"terminating {machine_id}") from error
+    return True
+
+
 def cancel_requests(clients: Clients, run: RunRef) -> None:
     """Cancel the run's spot requests: an open one would launch another machine."""
     with translating("cancelling the spot request"):
@@ -171,16 +211,20 @@ def cancel_requests(clients: Clients, run: RunRef) -> None:
 
 
 def _cancel_requests_of(clients: Clients, machine_ids: tuple[str, ...]) -> None:
-    """Cancel the spot requests behind some machines; ids that are not known any more are skipped."""
+    """Cancel the spot requests behind some machines.
+
+    Asked both ways, of the machines and of the requests: a machine that a describe
+    does not show yet would come back if its request stayed open.
+    """
     filters: Any = [{"Name": "instance-id", "Values": list(machine_ids)}]
     with translating("looking for spot requests"):
         rows = clients.ec2.describe_instances(Filters=filters)["Reservations"]
         items = [item for row in rows for item in row.get("Instances", [])]
-        requests = [
-            str(item.get("SpotInstanceRequestId")) for item in items if item.get("SpotInstanceRequestId")
-        ]
+        requests = {str(item.get("SpotInstanceRequestId")) for item in items}
+        requests |= {name.split()[-1] for name in _open_requests(clients, filters)}
+        requests -= {"None"}
         if requests:
-            clients.ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=requests)
+            clients.ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=sorted(requests))
 
 
 def _open_requests(clients: Clients, filters: Any) -> tuple[str, ...]:  # noqa: ANN401
@@ -198,8 +242,10 @@ def _is_gone(machine: Machine | None) -> bool:
 
 
 def _ended(clients: Clients, machine_id: str) -> CloudError:
+    """Return why a machine ended while starting; its spot request would only launch another."""
     with translating(f"asking why {machine_id} ended"):
         answer = clients.ec2.describe_instances(InstanceIds=[machine_id])
+    _cancel_requests_of(clients, (machine_id,))
     reason: Any = answer["Reservations"][0].get("Instances", [{}])[0].get("StateReason", {})
     text = str(reason.get("Message", "no reason given"))
     kind = CapacityError if "capacity" in text.lower() else CloudError

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from datetime import datetime
 
+from cloudtrain.errors import CredentialsError
+from cloudtrain.models.account import OfferList, OfferQuery, Policy, Probe, Quota, QuotaRequest, Sweep
 from cloudtrain.models.config import Config
-from cloudtrain.models.machine import Machine
+from cloudtrain.models.machine import Machine, Market
 from cloudtrain.models.plan import Found, LaunchSpec, Observation, Survey
 from cloudtrain.models.run import RunRef
-from cloudtrain.providers.aws import access, audit, launch, machines, survey
+from cloudtrain.providers.aws import (
+    access,
+    adopt,
+    audit,
+    doctor,
+    launch,
+    machines,
+    offers,
+    policy,
+    quotas,
+    removal,
+    survey,
+)
 from cloudtrain.providers.aws.client import Clients, Settings
 from cloudtrain.providers.aws.errors import translating
 from cloudtrain.providers.base import Access, AccessSpec, Identity, Launches
@@ -40,8 +56,7 @@ class AwsProvider:
         """Ask STS who calls. The owner is a digest, so that tags name no account."""
         with translating("asking AWS who you are"):
             arn = self.clients.sts.get_caller_identity()["Arn"]
-        owner = hashlib.sha256(_stable(arn).encode()).hexdigest()[:12]
-        return Identity(owner, self.clients.region, self.clients.partition)
+        return Identity(owner_of(arn), self.clients.region, self.clients.partition)
 
     def survey(self, config: Config) -> Survey:
         """Ask for everything a plan needs."""
@@ -55,13 +70,65 @@ class AwsProvider:
         """Return everything in the region that carries our tags."""
         return audit.everything(self.clients, owner)
 
+    def sweep(self, owner: str, regions: tuple[str, ...] | None = None) -> Sweep:
+        """Return everything that carries our tags, priced, in every enabled region."""
+        return audit.sweep(self.clients, owner, regions)
+
+    def remove(self, things: tuple[Found, ...]) -> None:
+        """Remove things that a sweep found, of any kind and region, in a safe order."""
+        removal.remove(self.clients, things)
+
+    def offers(self, query: OfferQuery) -> OfferList:
+        """Return what the region offers."""
+        return offers.listed(self.clients, query)
+
+    def quota(self, type_name: str, market: Market) -> Quota:
+        """Return the quota that a type counts against."""
+        return quotas.read(self.clients, type_name, market)
+
+    def request_quota(self, type_name: str, market: Market, value: float) -> QuotaRequest:
+        """Ask for a higher quota."""
+        return quotas.request(self.clients, type_name, market, value)
+
+    def probes(self, config: Config) -> tuple[Probe, ...]:
+        """Return what there is to check between here and AWS."""
+        return doctor.probes(self.clients, config)
+
+    def policy(self, verbs: tuple[str, ...]) -> Policy:
+        """Return the least policy for some verbs, in the region's partition. Asks nobody."""
+        try:
+            partition = self.clients.partition
+        except CredentialsError:  # no region is set: what most accounts are in
+            partition = "aws"
+        return policy.policy(verbs, partition)
+
     def prepare_access(self, spec: AccessSpec) -> Access:
         """Make or find key pair, security group and rule."""
         return access.prepare(self.clients, spec)
 
+    def repair_ingress(self, run: RunRef, address: str) -> bool:
+        """Admit this computer at its present address, and at no older one."""
+        return access.repair(self.clients, run, address, self.ssh_port)
+
     def launch(self, spec: LaunchSpec | None, token: str, launches: Launches) -> Machine:
         """Launch exactly one machine for `token`."""
         return launch.run_once(self.clients, spec, token, launches)
+
+    def tag(self, machine_id: str, tags: dict[str, str]) -> None:
+        """Put tags on a machine."""
+        machines.tag(self.clients, machine_id, tags)
+
+    def tags_of(self, machine_id: str) -> dict[str, str]:
+        """Return a machine's tags."""
+        return adopt.tags_of(self.clients, machine_id)
+
+    def push_key(self, machine_id: str, zone: str, user: str, public_key: str) -> None:
+        """Let a key in for a minute, by EC2 Instance Connect."""
+        adopt.push_key(self.clients, machine_id, zone, user, public_key)
+
+    def caller_address(self, config: Config) -> str:
+        """Return this computer's public IPv4 address, given or asked."""
+        return survey.ingress(self.clients, config)
 
     def start(self, machine_id: str) -> None:
         """Start a stopped machine."""
@@ -75,9 +142,15 @@ class AwsProvider:
         """Return the machine once it runs and has an address."""
         return machines.wait_running(self.clients, machine_id, timeout_s)
 
-    def terminate(self, machine_ids: tuple[str, ...], timeout_s: float) -> None:
-        """Terminate and wait until gone."""
-        machines.terminate(self.clients, machine_ids, timeout_s)
+    def terminate(
+        self,
+        machine_ids: tuple[str, ...],
+        timeout_s: float,
+        *,
+        launched: Mapping[str, datetime] | None = None,
+    ) -> None:
+        """Cancel their spot requests, terminate and wait until gone."""
+        machines.terminate(self.clients, machine_ids, timeout_s, launched=launched)
 
     def release_access(self, run: RunRef) -> None:
         """Cancel spot requests, delete key pair and security group."""
@@ -85,7 +158,11 @@ class AwsProvider:
         access.release(self.clients, run)
 
 
-def _stable(arn: str) -> str:
-    """Drop the session name of an assumed role: it changes with every sign-in."""
+def owner_of(arn: str) -> str:
+    """Return 12 hex digits for a caller.
+
+    The session name of an assumed role is left out: it changes with every sign-in.
+    """
     head, _, role = arn.partition(":assumed-role/")
-    return f"{head}:assumed-role/{role.split('/')[0]}" if role else arn
+    stable = f"{head}:assumed-role/{role.split('/')[0]}" if role else arn
+    return hashlib.sha256(stable.encode()).hexdigest()[:12]
