@@ -22,7 +22,12 @@ from cloudtrain.training import build_command
 from cloudtrain.training.session import starting
 from tests.bootstrap.cases import CONFIGS, LAYOUT, MACHINES
 
-LIBRARIES = {"push": "push-lib.sh", "session": "session-lib.sh", "service": "session-lib.sh"}
+LIBRARIES = {
+    "push": "push-lib.sh",
+    "session": "session-lib.sh",
+    "service": "session-lib.sh",
+    "own": "session-lib.sh",
+}
 ALONE = ("session-attach.sh",)
 """Sent without the library of its kin."""
 

@@ -215,7 +215,7 @@ def test_a_running_training_is_not_deleted_and_a_finished_one_comes_home_first(w
 
     assert "needs a yes" in way.call("audit", "--delete", code=2).stderr
     refused = way.call("audit", "--delete", "-y", code=7)
-    assert "a training runs on it" in refused.stderr
+    assert "a training runs on it" in refused.stderr, refused.stderr
     assert way.alive()
 
     way.call("train", "--stop")

@@ -37,8 +37,8 @@ class Meaning:
 
 
 _LOGIN = "run `aws configure` or `aws sso login`, or set AWS_PROFILE; `cloudtrain up --provider sandbox` needs no account"
-_POLICY = "ask your administrator for the rights that `cloudtrain iam-policy` prints"
-_QUOTA = "`cloudtrain quota` shows it and asks for more; new accounts start at 0"
+_POLICY = "ask your administrator for the rights that `cloudtrain iam-policy` prints; docs/aws-account.md says what each is for"
+_QUOTA = "`cloudtrain quota` shows it and `cloudtrain quota --request VCPUS` asks Service Quotas for more; new accounts start at 0"
 _ELSEWHERE = "name other types in `instance.type`, another `region`, or try again later"
 _AGAIN = "run the same command again"
 _SLOWER = "AWS is throttling this account: try again in a minute"
