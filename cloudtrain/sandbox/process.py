@@ -216,10 +216,15 @@ class ProcessMachine:
     def _configure_guard(self) -> None:
         if self._guard is None or self._imds is None:
             return
-        seen, late = self._seen_folder(), self.kind.first_contact_s
-        if not self.kind.who.own_time:  # its uptime is the host's
-            late = power.uptime() + (late or float(self._guard.config.get("first_contact_s", 0)))
-        power.configure(self._guard, self.folder, seen, self.seen_home, self._imds.url, late)
+        power.configure(
+            self._guard,
+            self.folder,
+            self._seen_folder(),
+            self.seen_home,
+            self._imds.url,
+            first_contact_s=self.kind.first_contact_s,
+            booted=0.0 if self.kind.who.own_time else power.uptime(),
+        )
 
     def _write_session(self) -> None:
         who, seen = self.kind.who, self._seen_folder()
