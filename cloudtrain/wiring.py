@@ -18,24 +18,40 @@ if TYPE_CHECKING:
     from cloudtrain.providers.base import Provider
 
 
-def provider_of(config: Config, reporter: Reporter | None = None) -> Callable[[], Provider]:
+def provider_of(
+    config: Config,
+    reporter: Reporter | None = None,
+    *,
+    confirm: Callable[[str], bool] | None = None,
+    remove: bool = False,
+    give_up: bool = False,
+) -> Callable[[], Provider]:
     """Return a maker of the configured provider; it is made once, when first asked for.
 
     `reporter` is told of what takes long before there is a provider.
+    For hosts of the user's own: `confirm` asks whether a host key is the right one, None
+    where nobody can be asked; `remove` and `give_up` say how such a host is left.
     """
 
     @cache
     def make() -> Provider:
-        if config.provider == "sandbox":
-            return _sandbox(reporter or Silent())
         if config.provider == "ssh":
+            return _own_hosts(config, confirm, remove=remove, give_up=give_up)
+        if remove:
             raise UsageError(
-                "provider ssh (machines of your own) is not built yet",
-                hint="use `provider: aws`, or rehearse with `provider: sandbox`",
+                "`--remove` is for machines of your own", hint="a rented one ends with everything on it"
             )
-        return _aws(config)
+        return _sandbox(reporter or Silent()) if config.provider == "sandbox" else _aws(config)
 
     return make
+
+
+def _own_hosts(
+    config: Config, confirm: Callable[[str], bool] | None, *, remove: bool, give_up: bool
+) -> Provider:
+    from cloudtrain.providers.ssh.provider import Leaving, SshProvider
+
+    return SshProvider(config.hosts, confirm=confirm, leaving=Leaving(remove=remove, give_up=give_up))
 
 
 def _aws(config: Config) -> Provider:

@@ -6,6 +6,13 @@ lines=$2
 mode=$3
 last=$4
 
+# life: last as long as the session; its trainer may be another one meanwhile.
+life() {
+  while alive "$dir/supervisor" || alive "$dir/trainer"; do
+    pause 0.2
+  done
+}
+
 # beat PID: now and then a zero byte, so that either side notices when the other is gone.
 beat() {
   trap '' PIPE
@@ -15,24 +22,22 @@ beat() {
 }
 
 main() {
-  local reader beats
+  local reader beats lives
   look "$dir"
   until [[ $mode == once || $state != running ]] || alive "$dir/trainer"; do
     pause 0.1
     look "$dir"
   done
   if [[ $mode == follow && $state == running ]]; then
-    tail -n "$lines" -s 0.2 -F --pid="$pid" "$log" 2>/dev/null &
+    life &
+    lives=$!
+    tail -n "$lines" -s 0.2 -F --pid="$lives" "$log" 2>/dev/null &
     reader=$!
     beat "$reader" &
     beats=$!
     wait "$reader"
-    kill "$beats" 2>/dev/null
-    wait "$beats" 2>/dev/null
-    for _ in {1..50}; do # the supervisor needs a moment to write the exit code
-      alive "$dir/supervisor" || break
-      pause 0.1
-    done
+    kill "$beats" "$lives" 2>/dev/null
+    wait "$beats" "$lives" 2>/dev/null
   else
     tail -n "$lines" "$log" 2>/dev/null
   fi

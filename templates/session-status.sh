@@ -21,7 +21,7 @@ saved() {
 main() {
   root=$1
   shift
-  local number dir file
+  local number dir file place
   number=$(numbers "$root" | tail -n 1)
   [[ -n $number ]] || exit 0
   dir=$root/sessions/$number
@@ -34,8 +34,17 @@ main() {
   done
   file=$run_dir/results.csv
   { head -n 1 "$file" && tail -n +2 "$file" | tail -n 3; } 2>/dev/null | sed 's/^/row\t/'
+  for file in secured reason; do
+    [[ -s $dir/$file ]] && printf '%s\t%s\n' "$file" "$(tr -d '\n' <"$dir/$file")"
+  done
+  for place in /var/lib/cloudtrain-guard "$HOME/.cloudtrain-guard" "$root/guard/state"; do
+    [[ -s $place/status.json ]] || continue
+    printf 'guard\t%s\n' "$(<"$place/status.json")"
+    [[ -s $place/notice.json ]] && printf 'notice\t%s\n' "$(<"$place/notice.json")"
+    break
+  done
   printf 'log\t\n'
-  tail -c 8192 "$dir/train.log" 2>/dev/null
+  tail -c 16384 "$dir/train.log" 2>/dev/null
 }
 
 main "$@"

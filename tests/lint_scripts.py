@@ -22,7 +22,12 @@ from cloudtrain.training import build_command
 from cloudtrain.training.session import starting
 from tests.bootstrap.cases import CONFIGS, LAYOUT, MACHINES
 
-LIBRARIES = {"push": "push-lib.sh", "session": "session-lib.sh", "service": "session-lib.sh"}
+LIBRARIES = {
+    "push": "push-lib.sh",
+    "session": "session-lib.sh",
+    "service": "session-lib.sh",
+    "own": "session-lib.sh",
+}
 ALONE = ("session-attach.sh",)
 """Sent without the library of its kin."""
 
@@ -62,7 +67,14 @@ def session_scripts() -> dict[str, str]:
             config, layout, python=python, run_dir=run_dir, dataset_yaml="/d.yaml", model="m.pt", gpus=0
         )
         supervisor, start = starting(
-            layout, kind=kind, argv=argv, env=env, python=python, number=1, screen="s-001"
+            layout,
+            kind=kind,
+            argv=argv,
+            env=env,
+            python=python,
+            number=1,
+            screen="s-001",
+            guard={"state": "/x"},
         )
         found |= {f"supervisor {kind}": supervisor, f"start {kind}": start}
     return found

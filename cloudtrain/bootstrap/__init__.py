@@ -6,9 +6,19 @@ in one round trip and applies what is missing; `on_demand` adds a tool later.
 
 from cloudtrain.bootstrap.engine import converge
 from cloudtrain.bootstrap.environment import environment_python
+from cloudtrain.bootstrap.limits import limits, refusals
 from cloudtrain.bootstrap.ondemand import on_demand
 from cloudtrain.bootstrap.scripts import REBOOT_NEEDED
 from cloudtrain.bootstrap.step import Step
 from cloudtrain.bootstrap.steps import steps
 
-__all__ = ["REBOOT_NEEDED", "Step", "converge", "environment_python", "on_demand", "steps"]
+__all__ = [
+    "REBOOT_NEEDED",
+    "Step",
+    "converge",
+    "environment_python",
+    "limits",
+    "on_demand",
+    "refusals",
+    "steps",
+]

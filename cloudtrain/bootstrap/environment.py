@@ -120,6 +120,7 @@ def _uv(config: Config, facts: Facts) -> Step:
         ),
         needs=("base",),
         timeout_s=300,
+        shared=True,
     )
 
 
@@ -144,6 +145,7 @@ def _miniconda(config: Config, facts: Facts, installers: dict[str, Installer]) -
         ),
         needs=("base",),
         timeout_s=900,
+        shared=True,
     )
 
 

@@ -8,6 +8,7 @@ into an argument list: an index address may hold a password.
 
 from __future__ import annotations
 
+import posixpath
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,12 @@ def script_path(step: Step, layout: Layout) -> str:
     return f"{layout.root}/steps/{step.name}.sh"
 
 
+def lock_path(step: Step, layout: Layout) -> str:
+    """Return the file whose lock a step holds: its run's own, or one for all runs there."""
+    folder = f"{posixpath.dirname(layout.root)}/.locks" if step.shared else f"{layout.root}/steps"
+    return f"{folder}/{step.lock or step.name}.lock"
+
+
 def check_script(steps: Sequence[Step]) -> str:
     """Render the script that runs every check, each in a subshell of its own."""
     return render("converge-check.sh.j2", steps=steps)
@@ -67,7 +74,7 @@ def apply_script(step: Step, layout: Layout) -> str:
         step=step,
         script=script_path(step, layout),
         log=log_path(step, layout),
-        lock=f"{layout.root}/steps/{step.lock or step.name}.lock",
+        lock=lock_path(step, layout),
         seconds=int(step.timeout_s),
     )
 

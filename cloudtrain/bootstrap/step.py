@@ -19,7 +19,8 @@ class Step:
     `env`), `timeout_s` bounds `apply` in seconds. A `root` step is not run without root or
     sudo; `by_hand` is then what the machine's owner may run, and `required` says that
     training cannot work without it. `waits_for_project` holds it (and its check) back
-    until the project has arrived. `bakeable` says that an image may carry its result.
+    until the project has arrived. `bakeable` says that an image may carry its result, `shared` that
+    it changes what every run of this user on the machine uses, so that two runs take turns.
     """
 
     name: str
@@ -34,3 +35,4 @@ class Step:
     required: bool = False
     by_hand: str = ""
     bakeable: bool = True
+    shared: bool = False

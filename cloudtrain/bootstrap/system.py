@@ -42,7 +42,9 @@ if [ "${#journal[@]}" -gt 0 ] ||
 fi"""
 
 _ALWAYS = ("screen", "rsync")
-_VITAL = ("screen", "rsync", "git", "curl", "python3")
+_VITAL = ("git", "curl", "python3")
+"""Without these nothing goes on; without screen a session is detached all the same, and
+without rsync files come as a tar stream."""
 _FOR_MANAGER = {
     "conda": ("curl", "bzip2", "certificates"),
     "uv": ("certificates", "python3", "venv"),
@@ -117,6 +119,7 @@ def _apt_mirror(config: Config, facts: Facts) -> Step | None:
         needs=("cloud-init",),
         root=True,
         lock="apt",
+        shared=True,
         timeout_s=60,
         bakeable=False,
     )
@@ -137,6 +140,7 @@ def _base(config: Config, facts: Facts) -> Step:
         needs=("cloud-init", "apt-mirror"),
         root=True,
         lock="apt",
+        shared=True,
         timeout_s=1500,
         # The others make a step fail by itself where they are truly missed.
         required=any(name in names and getattr(facts, name) is None for name in _VITAL),
@@ -164,6 +168,7 @@ def _driver(config: Config, facts: Facts) -> Step | None:
         needs=("base",),
         root=True,
         lock="apt",
+        shared=True,
         by_hand=f"sudo apt-get update && sudo apt-get install -y --no-install-recommends {_by_hand(plan)}",
     )
 

@@ -30,8 +30,10 @@ class Speaking:
 def execute(speaking: Speaking, body: Callable[[Console], int | None]) -> None:
     """Run a verb's body with a console; every error becomes one message and its exit code."""
     from cloudtrain.console import Console
+    from cloudtrain.ssh import password
 
     with Console(json=speaking.json, quiet=speaking.quiet) as console:
+        password.ask_by(console.secret)
         try:
             code = body(console) or 0
         except (typer.Exit, SystemExit):
@@ -95,8 +97,13 @@ def applied_config(folder: RunFolder) -> Config:
     return from_dict(stored)
 
 
-def provider_for(folder: RunFolder, config: Config) -> Provider:
-    """Return the provider and region that a run was launched with, whatever is configured now."""
+def provider_for(
+    folder: RunFolder, config: Config, *, remove: bool = False, give_up: bool = False
+) -> Provider:
+    """Return the provider and region that a run was launched with, whatever is configured now.
+
+    `remove` and `give_up` say how a host of the user's own is left.
+    """
     from dataclasses import replace
 
     from cloudtrain.wiring import provider_of
@@ -104,7 +111,8 @@ def provider_for(folder: RunFolder, config: Config) -> Provider:
     record = folder.record()
     name = record.provider if record.provider in ("aws", "ssh", "sandbox") else "aws"
     region = record.region if name == "aws" else config.region
-    return provider_of(replace(config, provider=name, region=region))()  # pyright: ignore[reportArgumentType]
+    found = replace(config, provider=name, region=region)  # pyright: ignore[reportArgumentType]
+    return provider_of(found, remove=remove, give_up=give_up)()
 
 
 def run_of(console: Console, file: Path | None, name: str | None) -> RunFolder:
@@ -125,7 +133,7 @@ def context_of(console: Console, config: Config, base: Path, *, yes: bool) -> Co
     return Context(
         config=config,
         base=base,
-        provider=provider_of(config, console.reporter),
+        provider=provider_of(config, console.reporter, confirm=console.confirm if console.can_ask else None),
         reporter=console.reporter,
         timeline=Timeline(console.reporter),
         confirm=(lambda _: True) if yes else console.confirm,

@@ -203,7 +203,7 @@ def _is_address(text: str) -> bool:
 def _hosts(config: Config) -> Found:
     if config.provider == "ssh" and not config.hosts:
         yield ("provider", "hosts"), "`provider` ssh needs `hosts:`, with an `address` each"
-    seen: set[tuple[str, int]] = set()
+    seen: set[tuple[str, int, str | None]] = set()
     for n, host in enumerate(config.hosts):
         if "@" in host.address or re.search(r"\s", host.address):
             words = "must be a name or an address alone: `user` and `port` are keys of their own"
@@ -211,9 +211,15 @@ def _hosts(config: Config) -> Found:
         if host.fingerprint is not None and not FINGERPRINT.fullmatch(host.fingerprint):
             words = "must be SHA256:… as `ssh-keygen -lf` prints it"
             yield (f"hosts.{n}.fingerprint",), f"`hosts[{n}].fingerprint` {words}"
-        if (host.address, host.port) in seen:
-            yield (f"hosts.{n}.address",), f"`hosts[{n}]` is listed twice: `{host.address}` port {host.port}"
-        seen.add((host.address, host.port))
+        if host.password and host.key is not None:
+            yield (
+                (f"hosts.{n}.password", f"hosts.{n}.key"),
+                f"`hosts[{n}]` has `password` and `key`: give one",
+            )
+        port = host.port or 22
+        if (host.address, port, host.user) in seen:
+            yield (f"hosts.{n}.address",), f"`hosts[{n}]` is listed twice: `{host.address}` port {port}"
+        seen.add((host.address, port, host.user))
 
 
 RULES: tuple[Callable[[Config], Found], ...] = (

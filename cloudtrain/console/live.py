@@ -6,6 +6,8 @@ The only module that draws with rich; it is imported when there is a terminal to
 from __future__ import annotations
 
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
@@ -60,6 +62,17 @@ class LiveReporter:
             self._progress.stop()
         except (OSError, ValueError):
             return
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Take the display down while somebody is asked something."""
+        with self._lock:
+            self.close()
+            try:
+                yield
+            finally:
+                if self._running:
+                    self._progress.start()
 
     def _show(self, event: Event) -> None:
         match event:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from typing import Protocol, TextIO
 
@@ -30,6 +31,10 @@ class ConsoleReporter(Protocol):
 
     def close(self) -> None:
         """Give the stream back as it was; twice is harmless."""
+        ...
+
+    def held(self) -> AbstractContextManager[None]:
+        """Leave the terminal to a question for as long as it takes."""
         ...
 
 
@@ -73,6 +78,12 @@ class JsonReporter:
     def close(self) -> None:
         """Nothing is held."""
 
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Write nothing while somebody is asked something."""
+        with self._lock:
+            yield
+
 
 class LineReporter:
     """A line where a stage begins and where it ends, progress now and then; fit for a log file."""
@@ -95,6 +106,12 @@ class LineReporter:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Write nothing while somebody is asked something."""
+        with self._lock:
+            yield
 
     def _text(self, event: Event) -> str | None:
         match event:

@@ -46,6 +46,8 @@ def machine(found: Machine) -> str:
             f"machine     {found.id} is gone ({found.state})\n"
             "hint: `cloudtrain down` tidies up, `cloudtrain up` launches another"
         )
+    if found.login is not None:
+        return f"machine     {found.id}, your own at {found.address}"
     line = f"machine     {found.id} is {found.state}: {found.type} ({found.market}) in {found.zone}"
     if found.state in ("stopping", "stopped"):
         line += "\nhint: `cloudtrain start` goes on with it; its disk is still paid for"
@@ -94,12 +96,21 @@ def plan(made: Plan) -> list[str]:
     source = f" (price: {offer.price_source})" if offer and offer.price_source else ""
     until = f", until {made.deadline:%Y-%m-%d %H:%M} UTC" if made.deadline else ""
     rows = [("machine", _machine(offer))] if offer else []
+    if not made.volume_gb:  # a host of the user's own: nothing is rented, and it is as it is
+        rows = [("machine", f"{offer.type}, your own" if offer else "your own")]
+        rows += [("price", f"{money(made.price_hour, currency)} an hour")]
+        return _listed(rows, made)
+    rows += [("else", _alternative(other)) for other in made.alternatives]
     rows += [
         ("where", f"{made.region}, {image}, {made.volume_gb} GB encrypted volume"),
         ("price", f"{money(made.price_hour, currency)} an hour with volume and address{source}"),
         ("lease", f"{made.lease_hours:.1f} h, at most {money(made.lease_cost, currency)}{until}"),
         ("data", "code and dataset go to the machine's own disk, over SSH"),
     ]
+    return _listed(rows, made)
+
+
+def _listed(rows: list[tuple[str, str]], made: Plan) -> list[str]:
     rows += [("do" if n == 0 else "", f"{one.what}: {one.why}") for n, one in enumerate(made.actions)]
     rows += [("note", text) for text in made.notes]
     return ["plan", *(f"  {head:<8}  {text}" for head, text in rows)]
@@ -110,6 +121,15 @@ def _machine(offer: Offer) -> str:
     gpu = f"{offer.gpu_count} x {offer.gpu_name}{memory}" if offer.gpu_count else "no GPU"
     ram = f"{offer.memory_mib / 1024:.0f} GiB RAM"
     return f"{offer.type} ({offer.market}): {gpu}; {offer.vcpus} vCPU, {ram}"
+
+
+def _alternative(offer: Offer) -> str:
+    price = (
+        "price not known"
+        if offer.price_hour is None
+        else f"{money(offer.price_hour, offer.currency)} an hour"
+    )
+    return f"{offer.type} ({offer.market}), {price} without volume and address"
 
 
 BAR = 32

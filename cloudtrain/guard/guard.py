@@ -101,6 +101,7 @@ class State(NamedTuple):
     clock: float = 0.0
     ahead: float = -1.0
     deadline: int = 0
+    file: int = 0  # the config's deadline, as it was last
     contact: bool = False
     active: float = 0.0
     rescue: bool = False
@@ -188,7 +189,7 @@ def _clock(state: State, seen: Seen, now: Now) -> State:
     """
     if now.boot != state.boot:
         clock = max(now.wall, state.clock)  # a boot cannot be earlier than what came before it
-        kept = State(clock=clock, deadline=state.deadline, contact=state.contact)
+        kept = State(clock=clock, deadline=state.deadline, file=state.file, contact=state.contact)
         state = kept._replace(boot=now.boot, uptime=now.uptime)
     else:
         passed = max(0.0, now.uptime - state.uptime)
@@ -207,7 +208,9 @@ def _clock(state: State, seen: Seen, now: Now) -> State:
 
 def _believe(lease: Lease, state: State, seen: Seen) -> State:
     """Take the tag where it is a time; an unreadable or strange one changes nothing."""
-    deadline = state.deadline or lease.deadline
+    deadline = state.deadline
+    if lease.deadline != state.file:  # at first, and where the file is how a lease is extended
+        deadline, state = lease.deadline, state._replace(file=lease.deadline)
     if LEAST < seen.tag < MOST:
         deadline = seen.tag
     if seen.contact and not state.contact:
@@ -337,6 +340,8 @@ class Look:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.contact: list[str] = config.get("contact") or []
+        runs: list[str] = config.get("runs") or []  # where there are no others
+        self.runs = [path + "/" for path in runs]
         self.metadata = Metadata(config["imds"]) if config.get("imds") else None
         self.before: dict[str, float] = {}
         self.ticks: dict[int, int] = {}
@@ -372,7 +377,7 @@ class Look:
 
     def _runs(self, seen: Seen, now: Now) -> Seen:
         found = [path for pattern in self.contact for path in glob.glob(pattern)]
-        runs = [run for path in found for run in glob.glob(path + "/*/")]
+        runs = self.runs or [run for path in found for run in glob.glob(path + "/*/")]
         sessions = tuple(s for s in (newest_session(run, now.boot) for run in runs) if s is not None)
         fetching = any(abs(now.wall - modified(run + "fetching")) < FRESH_S for run in runs)
         unfetched = any(
@@ -662,11 +667,15 @@ def remembered(path: str) -> State:
     return fresh._replace(**kept)
 
 
+def lease_of(config: dict[str, Any]) -> Lease:
+    """Return what was agreed, as the config says it."""
+    return Lease(**{name: config[name] for name in Lease._fields if config.get(name) is not None})
+
+
 def main(path: str) -> None:
     """Guard until the config file is taken away. Nothing that goes wrong ends the loop."""
     config = read(path)
-    known = {name: config[name] for name in Lease._fields if config.get(name) is not None}
-    lease = Lease(**known)
+    lease = lease_of(config)
     look, hands = Look(config), Hands(config)
     try:
         os.makedirs(hands.state, mode=0o755, exist_ok=True)
@@ -675,6 +684,7 @@ def main(path: str) -> None:
     state = remembered(hands.state + "/state.json")
     while os.path.exists(path):
         try:
+            lease = lease_of(read(path) or config)
             now = clock()
             seen = look(now)
             before = state

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from cloudtrain.errors import RefusedError, UsageError
 from cloudtrain.journal.log import Journal
-from cloudtrain.models.machine import SshTarget
+from cloudtrain.models.machine import Login, SshTarget
 from cloudtrain.models.run import RunRef
 from cloudtrain.paths import data_dir
 
@@ -61,6 +61,12 @@ class RunRecord:
     """The public host key that the machine's tag says."""
     rotation: str | None = None
     """How replacing the first host key ended, when it cannot be done on this machine."""
+    own: bool = False
+    """A machine of the user's own: not the run's key opens it, but what follows here."""
+    identity: str | None = None
+    password: bool = False
+    proxy_jump: str | None = None
+    proxy_command: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,8 @@ class RunFolder:
     path: Path
     readmit: Callable[[], bool] | None = field(default=None, compare=False, repr=False)
     """Lets this computer in again where its address has changed; says whether it had."""
+    refind: Callable[[], bool] | None = field(default=None, compare=False, repr=False)
+    """Asks the cloud for the machine's address; says whether it is another than the last known."""
 
     @property
     def key(self) -> Path:
@@ -114,6 +122,19 @@ class RunFolder:
         write_durably(self.path / "run.json", json.dumps(asdict(record), indent=1).encode())
         return record
 
+    def admit(self, login: Login | None) -> None:
+        """Remember how to get in to a machine of the user's own; None: by the run's key."""
+        if login is not None:
+            self.update(
+                own=True,
+                port=login.port,
+                user=login.user,
+                identity=login.key,
+                password=login.password,
+                proxy_jump=login.proxy_jump,
+                proxy_command=login.proxy_command,
+            )
+
     def run(self) -> RunRef:
         """Name the run."""
         record = self.record()
@@ -136,9 +157,12 @@ class RunFolder:
             address=record.address,
             port=record.port,
             user=record.user,
-            key=self.key,
+            key=(Path(record.identity) if record.identity else None) if record.own else self.key,
             known_hosts=self.known_hosts,
             alias=self.path.name,
+            proxy_jump=record.proxy_jump,
+            proxy_command=record.proxy_command,
+            password=record.password,
         )
 
     def store(self, token: str, request: bytes) -> None:

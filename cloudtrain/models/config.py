@@ -144,15 +144,19 @@ class Host:
     __pydantic_config__: ClassVar[dict[str, object]] = PYDANTIC
 
     address: Annotated[str, MinLen(1)]
-    """Name or address."""
-    port: Annotated[int, Ge(1), Le(65535)] = 22
-    """SSH port."""
-    user: str = "root"
-    """Login name."""
+    """Name or address, or a `Host` of your ~/.ssh/config."""
+    port: Annotated[int, Ge(1), Le(65535)] | None = None
+    """SSH port; default: ~/.ssh/config's, else 22."""
+    user: str | None = None
+    """Login name; default: ~/.ssh/config's, else yours."""
     key: str | None = None
-    """Private key file; default: your SSH agent."""
+    """Private key file; default: ~/.ssh/config's, your SSH agent's and your usual keys."""
+    password: bool = False
+    """Log in with a password: asked for, or CLOUDTRAIN_SSH_PASSWORD; never stored."""
     fingerprint: str | None = None
     """SHA256:… of the host key; without it you are shown it once and asked."""
+    price_hour: Annotated[float, Gt(0)] | None = None
+    """What an hour of it costs you, if anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

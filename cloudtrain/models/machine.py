@@ -26,6 +26,26 @@ class SshTarget:
     known_hosts: Path
     alias: str
     proxy_jump: str | None = None
+    """Hosts to go through, as OpenSSH's ProxyJump spells them."""
+    proxy_command: str | None = None
+    """A command whose input and output lead there, with OpenSSH's `%h`, `%p` and `%r` in it."""
+    password: bool = False
+    """Log in with a password, which is asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """How to get in to a machine that was there before us.
+
+    Without a `key` it is the user's agent and usual keys, or with `password` a password.
+    """
+
+    port: int
+    user: str
+    key: str | None = None
+    password: bool = False
+    proxy_jump: str | None = None
+    proxy_command: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +60,8 @@ class Machine:
     address: str | None
     launched: datetime
     price_hour: float | None = None
+    login: Login | None = None
+    """Set for a machine of the user's own; a launched one admits the run's key."""
 
     @property
     def alive(self) -> bool:

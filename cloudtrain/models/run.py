@@ -54,6 +54,10 @@ class Layout:
         """Our own files of one session: script, log, status. Never the framework's."""
         return f"{self.root}/sessions/{number:03d}"
 
+    def secured(self, number: int) -> str:
+        """Proven copies of a session's checkpoints, each with its sidecar; the trainer never goes there."""
+        return f"{self.root}/secured/{number:03d}"
+
     def run_dir(self, number: int) -> str:
         """The framework's own output folder of one session."""
         return f"{self.root}/runs/{number:03d}"

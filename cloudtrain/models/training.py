@@ -29,12 +29,55 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a training failed, and the setting to change."""
+
+    kind: Literal[
+        "gpu-memory", "disk", "shared-memory", "memory", "missing-file", "missing-module", "crash-loop"
+    ]
+    text: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """The newest checkpoint that was proven and copied aside. `age_s` is the work at risk, in seconds."""
+
+    path: str
+    epoch: int | None
+    age_s: float
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True, slots=True)
+class GuardNotice:
+    """Something the guard has said. `kind` as in cloudtrain/guard/guard.py."""
+
+    kind: str
+    text: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GuardStatus:
+    """What the machine's own guard says. `ending` is why it powers off, empty while it does not."""
+
+    deadline: datetime | None
+    idle_for_s: float
+    idle_after_s: float
+    ending: str
+    rescue: bool
+    cannot: tuple[str, ...] = ()
+    notices: tuple[GuardNotice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingStatus:
     """How a session is doing, read from its files in one round trip.
 
     `epoch` counts finished epochs, from 1; `metrics` are the last row of
     results.csv under the framework's own names; `checkpoint_age_s` is the age of
-    the newest checkpoint in seconds.
+    the newest checkpoint in seconds. `guard` is None where none has said anything.
     """
 
     session: Session
@@ -44,6 +87,9 @@ class TrainingStatus:
     checkpoint: str | None = None
     checkpoint_age_s: float | None = None
     last_line: str = ""
+    secured: Secured | None = None
+    trouble: Trouble | None = None
+    guard: GuardStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)

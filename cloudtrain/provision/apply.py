@@ -15,6 +15,7 @@ from cloudtrain.journal.log import open_attempt, unended_machines
 from cloudtrain.models.machine import Machine, SshTarget
 from cloudtrain.models.plan import Observation, Plan
 from cloudtrain.providers.base import Access, AccessSpec
+from cloudtrain.provision import hosts
 from cloudtrain.provision.launch import Applying, Launching, launch, resolve_open_attempt
 from cloudtrain.ssh import keys
 
@@ -50,6 +51,8 @@ def _change(plan: Plan, applying: Applying, observed: Observation) -> str:
             applying.provider.start(starts[0])
             folder.journal.append("start", machine=starts[0])
             return starts[0]
+        if applying.provider.name == hosts.OWN:
+            return _take_host(plan, applying)
         replayed = open_attempt(folder.journal.rows()) is not None
         user, host = ensure_keys(folder, fresh=not replayed)
         with applying.timeline.stage("access", "key pair and security group") as stage:
@@ -58,8 +61,18 @@ def _change(plan: Plan, applying: Applying, observed: Observation) -> str:
         with applying.timeline.stage("launch", plan.offer.type if plan.offer else "") as stage:
             machine = resolve_open_attempt(folder, applying.provider)
             machine = machine or launch(Launching(plan, applying, access, user, host))
-            stage.outcome = f"{machine.id} in {machine.zone}" if machine.zone else machine.id
+            where = f" in {machine.zone}" if machine.zone else ""
+            stage.outcome = f"{machine.id}, {machine.type} {machine.market}{where}"
         return machine.id
+
+
+def _take_host(plan: Plan, applying: Applying) -> str:
+    """Take a host of the user's own: it has keys already, and no access to prepare."""
+    with applying.timeline.stage("take host", "host key, login, what is there") as stage:
+        machine = resolve_open_attempt(applying.folder, applying.provider)
+        machine = machine or hosts.take(plan, applying)
+        stage.outcome = machine.id
+    return machine.id
 
 
 def _launched_since(applying: Applying) -> str | None:
@@ -132,4 +145,5 @@ def target_of(machine: Machine, applying: Applying) -> SshTarget:
         port=provider.ssh_port,
         user=provider.ssh_user or applying.survey.image.user,
     )
+    folder.admit(machine.login)
     return folder.target()

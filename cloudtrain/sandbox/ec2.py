@@ -6,7 +6,6 @@ Each takes the call and a way to let moto answer it, and may change either side.
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +21,7 @@ from cloudtrain.sandbox.layer import Behaviour
 from cloudtrain.sandbox.spot_calls import SpotCalls
 from cloudtrain.sandbox.wire import Forward, Reply, Request, dry_run, failure, packed, tree, xml
 
-_FILTER = re.compile(r"Filter\.(\d+)\.Name")
+_BY_ID = {"client-token", "instance-lifecycle", "spot-instance-request-id"}
 _SHUTDOWN = "InstanceInitiatedShutdownBehavior"
 _ALLOWED = {
     "StartInstances": {"stopped", "running", "pending"},
@@ -63,7 +62,7 @@ class Ec2:
         }
 
     def describe_instances(self, request: Request, forward: Forward) -> Reply:
-        """Leave out what a describe does not see yet, and understand `client-token`."""
+        """Leave out what a describe does not see yet, and understand the filters of launches."""
         hidden = self._fleet.hidden()
         unseen = [name for name in request.numbered("InstanceId") if name in hidden]
         if unseen:
@@ -154,18 +153,31 @@ class Ec2:
         return life if life is not None and life.region == request.region else None
 
     def _by_id(self, request: Request) -> Request:
-        params = dict(request.params)
-        for name, value in request.params.items():
-            match = _FILTER.fullmatch(name)
-            if match is None or value != "client-token":
-                continue
-            prefix = f"Filter.{match[1]}."
-            tokens = {v for k, v in params.items() if k.startswith(f"{prefix}Value.")}
-            ids = self._launches.ids_of(request.region, tokens) or ["i-none"]
-            params = {k: v for k, v in params.items() if not k.startswith(prefix)}
-            params[name] = "instance-id"
-            params |= {f"{prefix}Value.{number}": one for number, one in enumerate(ids, 1)}
+        """Turn the filters that moto does not know into one by id, which it does."""
+        filters = request.filters()
+        own = [name for name in filters if name in _BY_ID]
+        if not own:
+            return request
+        allowed = [self._ids(request.region, name, set(filters.pop(name))) for name in own]
+        allowed += [set(filters.pop("instance-id"))] if "instance-id" in filters else []
+        ids = sorted(set[str].intersection(*allowed)) or ["i-none"]
+        params = {k: v for k, v in request.params.items() if not k.startswith("Filter.")}
+        for number, (name, values) in enumerate([*filters.items(), ("instance-id", ids)], 1):
+            params[f"Filter.{number}.Name"] = name
+            params |= {f"Filter.{number}.Value.{at}": value for at, value in enumerate(values, 1)}
         return request.with_params(params)
+
+    def _ids(self, region: str, name: str, wanted: set[str]) -> set[str]:
+        if name == "client-token":
+            return set(self._launches.ids_of(region, wanted))
+        lives = [life for life in self._fleet.lives() if life.region == region]
+        if name == "instance-lifecycle":
+            return {str(life.record.id) for life in lives if life.spot and "spot" in wanted}
+        return {
+            str(life.record.id)
+            for life in lives
+            if getattr(life.record, "spot_instance_request_id", None) in wanted
+        }
 
     def _refused(self, request: Request, life: Life) -> Reply | None:
         refusal = self._spot.refusal(request, life) if life.spot else None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from cloudtrain.errors import AuthenticationFailed, ConnectError, HostKeyMismatch, UsageError
 from cloudtrain.models.machine import SshTarget
 from cloudtrain.ssh.keys import fingerprint, pinned
+from cloudtrain.ssh.password import password_of
 from cloudtrain.ssh.sockets import dial, why
 
 if TYPE_CHECKING:
@@ -52,8 +53,11 @@ def _verified_connection(target: SshTarget, timeout: float) -> fabric.Connection
             hint="use the computer that started this run, or end it with `cloudtrain down`",
         )
     # Without a key of our own it is the user's machine, reached as `ssh` would reach it.
-    kwargs: dict[str, Any] = {"allow_agent": target.key is None, "look_for_keys": target.key is None}
-    if target.key is not None:
+    usual = target.key is None and not target.password
+    kwargs: dict[str, Any] = {"allow_agent": usual, "look_for_keys": usual}
+    if target.password:
+        kwargs["password"] = password_of(target)
+    elif target.key is not None:
         kwargs["pkey"] = _private_key(target.key)
     kwargs |= {"timeout": timeout, "banner_timeout": timeout, "auth_timeout": 30}
     connection = fabric.Connection(
@@ -146,16 +150,26 @@ def _open(connection: fabric.Connection, target: SshTarget, sock: socket.socket)
         # Fabric takes what it never finished opening for closed.
         cast("paramiko.SSHClient", connection.client).close()
         sock.close()
-        if isinstance(error, paramiko.AuthenticationException) and not _line_lost(error):
+        if _refused(error):
+            what = "the password" if target.password else "our key"
             raise AuthenticationFailed(
-                f"{target.user}@{target.address} refused our key",
-                hint="nothing is tried again: check the user name and the key",
+                f"{target.user}@{target.address} refused {what}",
+                hint=f"nothing is tried again: check the user name and {what.replace('our', 'the')}",
             ) from error
         if isinstance(error, (paramiko.SSHException, OSError, EOFError)):
             raise ConnectError(
                 f"{target.address}:{target.port} does not answer SSH: {why(sock) or error or 'it hung up'}"
             ) from error
         raise
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether the machine would not let us in; having nothing to offer it is the same."""
+    import paramiko
+
+    if isinstance(error, paramiko.AuthenticationException):
+        return not _line_lost(error)
+    return isinstance(error, paramiko.SSHException) and "No authentication methods" in str(error)
 
 
 def _line_lost(error: Exception) -> bool:

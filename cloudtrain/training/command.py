@@ -22,12 +22,8 @@ RESERVED = {
 }
 """Arguments that say where results go; cloudtrain sets them, or it could not find them again."""
 
-ENTRY = (
-    "from ultralytics.utils import SETTINGS; SETTINGS.update(tensorboard=True, sync=False); "
-    "from ultralytics.cfg import entrypoint; entrypoint()"
-)
-"""ultralytics' own command line. Its `yolo` program may not be on any PATH, and the settings
-file of another version is reset when it is read, so the two that matter are set here."""
+ENTRY = "from cloudtrain_training.yolo import main; main()"
+"""ultralytics' own command line, see machine/yolo.py. Its `yolo` program may not be on any PATH."""
 
 TASKS = {"-seg": "segment", "-cls": "classify", "-pose": "pose", "-obb": "obb"}
 

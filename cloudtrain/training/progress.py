@@ -7,13 +7,17 @@ and may come twice after a resume: the last whole one counts.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
 
 from cloudtrain.models.config import Config
 from cloudtrain.models.run import Layout
-from cloudtrain.models.training import TrainingStatus
+from cloudtrain.models.training import GuardNotice, GuardStatus, Secured, TrainingStatus
 from cloudtrain.ssh.remote import Remote
+from cloudtrain.training.diagnosis import diagnose
 from cloudtrain.training.lines import last_state
 from cloudtrain.training.scripts import script
 from cloudtrain.training.session import parse_session
@@ -68,6 +72,11 @@ def parse_status(answer: str, layout: Layout, config: Config) -> TrainingStatus:
         checkpoint=path,
         checkpoint_age_s=age,
         last_line=last_state(said.log),
+        secured=_secured(said),
+        trouble=diagnose(said.log, session.exit_code, reason=said.reason)
+        if session.state == "failed"
+        else None,
+        guard=_guard(said),
     )
 
 
@@ -79,6 +88,10 @@ class _Said:
     epochs: str = ""
     rows: list[str] = field(default_factory=list[str])
     log: str = ""
+    secured: str = ""
+    reason: str = ""
+    guard: str = ""
+    notice: str = ""
 
 
 def _read(answer: str) -> _Said:
@@ -94,9 +107,51 @@ def _read(answer: str) -> _Said:
             said.checkpoint = value
         elif name == "epochs":
             said.epochs = value
+        elif name in ("secured", "reason", "guard", "notice"):
+            setattr(said, name, value)
         elif name == "row":
             said.rows.append(value)
     return said
+
+
+def _secured(said: _Said) -> Secured | None:
+    known = _object(said.secured)
+    if not known:
+        return None
+    return Secured(
+        path=str(known.get("path", "")),
+        epoch=known.get("epoch"),
+        age_s=max(0.0, said.now - float(known.get("at", said.now))),
+        metrics=known.get("metrics") or {},
+    )
+
+
+def _guard(said: _Said) -> GuardStatus | None:
+    known = _object(said.guard)
+    if not known:
+        return None
+    notices: list[dict[str, Any]] = _object(said.notice).get("notices", [])
+    return GuardStatus(
+        deadline=datetime.fromtimestamp(known["deadline"], UTC) if known.get("deadline") else None,
+        idle_for_s=float(known.get("idle_for_s", 0)),
+        idle_after_s=float(known.get("idle_after_s", 0)),
+        ending=str(known.get("ending", "")),
+        rescue=bool(known.get("rescue")),
+        cannot=tuple(known.get("cannot", ())),
+        notices=tuple(
+            GuardNotice(str(one["kind"]), str(one["text"]), datetime.fromtimestamp(one["at"], UTC))
+            for one in notices
+        ),
+    )
+
+
+def _object(text: str) -> dict[str, Any]:
+    """Read a JSON object; one that is being written, or none, is empty."""
+    try:
+        value: Any = json.loads(text)
+    except ValueError:
+        return {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _rows(lines: list[str]) -> Iterator[list[str]]:

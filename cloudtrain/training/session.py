@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import cast
 
 from cloudtrain.errors import RefusedError, StepError
+from cloudtrain.guard import program
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
@@ -37,12 +38,17 @@ def start(
     dataset_yaml: str | None,
     model: str,
     facts: Facts,
+    resume_from: str | None = None,
+    guard: dict[str, object] | None = None,
 ) -> Session:
     """Start session `number` and return it once its supervisor runs; one round trip.
 
     `python` is the environment's interpreter and `dataset_yaml` a path, both on the
     machine; `model` is a name, or the path there of a file. Without screen the session
-    is detached all the same, and `Session.screen` is empty. Raises `UsageError` for a
+    is detached all the same, and `Session.screen` is empty. `resume_from` is a checkpoint
+    on the machine to go on from, where the session has none of its own. `guard` is a
+    guard's config (cloudtrain.guard.host_config), which then runs beside the session as
+    the user where the machine has none of its own. Raises `UsageError` for a
     config that cannot be run, `RefusedError` when the number is taken, and `StepError`
     when nothing came up.
     """
@@ -59,6 +65,9 @@ def start(
         python=python,
         number=number,
         screen=f"{slug}-{number:03d}",
+        outputs=config.train.outputs if config.train.kind == "script" else (),
+        resume_from=resume_from,
+        guard=guard,
     )
     result = remote.script(text, timeout=90, check=False)
     if result.code == EXISTS:
@@ -122,7 +131,17 @@ def parse_session(line: str, layout: Layout) -> tuple[Session, str]:
 
 
 def starting(
-    layout: Layout, *, kind: str, argv: list[str], env: dict[str, str], python: str, number: int, screen: str
+    layout: Layout,
+    *,
+    kind: str,
+    argv: list[str],
+    env: dict[str, str],
+    python: str,
+    number: int,
+    screen: str,
+    outputs: tuple[str, ...] = (),
+    resume_from: str | None = None,
+    guard: dict[str, object] | None = None,
 ) -> tuple[str, str]:
     """Return the supervisor's script, and the one that writes it down and starts it."""
     from cloudtrain.render import render  # the template engine costs 0.1 s, and only a start needs it
@@ -139,14 +158,44 @@ def starting(
         **common,
         argv=argv,
         env=env,
+        python=python,
+        secured=layout.secured(number),
         bin=bin_dir,
         prefix=str(PurePosixPath(bin_dir).parent),
         runs=f"{layout.root}/runs",
         project=layout.project,
         settings=json.dumps(settings(layout)),
     )
-    attach = (shipped("templates") / "session-attach.sh").read_text()
-    return supervisor, render("session-start.sh.j2", **common, script=supervisor, attach=attach)
+    plan = {
+        "kind": kind,
+        "argv": argv,
+        "run_dir": layout.run_dir(number),
+        "secured": layout.secured(number),
+        "session": layout.session(number),
+        "project": layout.project,
+        "outputs": list(outputs),
+        "resume_from": resume_from,
+    }
+    start = render(
+        "session-start.sh.j2",
+        **common,
+        script=supervisor,
+        attach=(shipped("templates") / "session-attach.sh").read_text(),
+        resume=render("session-resume.sh.j2", **common),
+        plan=json.dumps(plan),
+        modules=modules(),
+        root=layout.root,
+        python=python,
+        guard=json.dumps(guard) if guard else "",
+        guard_program=program() if guard else "",
+    )
+    return supervisor, start
+
+
+def modules() -> dict[str, str]:
+    """Return what runs beside the trainer, by file name: cloudtrain/training/machine, as it is."""
+    folder = Path(__file__).parent / "machine"
+    return {path.name: path.read_text() for path in sorted(folder.glob("*.py"))}
 
 
 def _time(epoch: str) -> datetime | None:

@@ -107,7 +107,11 @@ def _rsync_group(
     ]  # fmt: skip
     before = meter.done
     with subprocess.Popen(
-        args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_plain_env()
+        args,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**openssh.environment(remote.target), "LC_ALL": "C"},
     ) as process:
         errors: list[bytes] = []
         streams = process.stdin, process.stdout, process.stderr
@@ -142,10 +146,6 @@ def _judge(code: int, said: str) -> None:
         raise failure(said, code)
     if code not in (0, 23, 24):
         raise failure(said, code)
-
-
-def _plain_env() -> dict[str, str]:
-    return {**os.environ, "LC_ALL": "C"}
 
 
 def _give(stdin: IO[bytes], data: bytes) -> None:

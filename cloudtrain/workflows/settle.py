@@ -16,6 +16,7 @@ from typing import Any
 from cloudtrain import bootstrap, facts, training
 from cloudtrain.config import dump
 from cloudtrain.errors import StepError
+from cloudtrain.events import Note
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
@@ -80,7 +81,19 @@ def settle(
         kept.result()
     pushes = [*(code.result() if code else ()), *(data.result() if data else ())]
     python = bootstrap.environment_python(context.config, found, layout)
-    return Settled(found, layout, python, reports.result(), tuple(pushes))
+    settled = Settled(found, layout, python, reports.result(), tuple(pushes))
+    if push:
+        _say_limits(context, settled)
+    return settled
+
+
+def _say_limits(context: Context, settled: Settled) -> None:
+    """Say what was left to the machine's owner, and what is lost on a machine of one's own."""
+    for text in bootstrap.refusals(settled.steps):
+        context.reporter.emit(Note(text, level="warning"))
+    if context.config.provider == "ssh":
+        for text in bootstrap.limits(settled.facts):
+            context.reporter.emit(Note(text))
 
 
 def _drained(remote: Remote, layout: Layout, *pushes: Future[Any] | None) -> None:

@@ -335,15 +335,38 @@ def test_without_the_right_to_power_off_it_ends_the_training(
     assert machine.json("status.json")["cannot"]
 
 
-def test_killed_and_started_again_it_renews_nothing(machine: Machine) -> None:
-    machine.config["deadline"] = int(time.time()) + 2
+def test_killed_and_started_again_it_renews_nothing(
+    machine: Machine, service: tuple[str, dict[str, str], list[str]]
+) -> None:
+    base, texts, _ = service
+    machine.config["imds"] = base
+    texts[TAG] = str(int(time.time()) + 2)
     pid = machine.start()
-    assert until((machine.state / "state.json").exists)
+    assert until(
+        lambda: (
+            (machine.state / "state.json").exists()
+            and machine.json("state.json")["deadline"] == int(texts[TAG])
+        )
+    )
     os.kill(pid, signal.SIGKILL)
     machine.stop()
-    machine.config["deadline"] = int(time.time()) + 9000  # what it once knew counts
+    machine.config["imds"] = None  # what it once knew counts
     machine.start()
     assert until(machine.off.exists)
+
+
+def test_where_there_are_no_tags_the_file_extends_a_lease(machine: Machine) -> None:
+    machine.config.update(deadline=int(time.time()) + 9000)
+    machine.start()
+    assert until((machine.state / "state.json").exists)
+    write_config(machine, deadline=int(time.time()) + 1)
+    assert until(machine.off.exists)
+
+
+def write_config(machine: Machine, **changes: Any) -> None:
+    part = machine.folder / "guard.json.part"
+    part.write_text(json.dumps({**machine.config, **changes}))
+    part.replace(machine.folder / "guard.json")
 
 
 def test_where_nothing_can_be_written_the_deadline_holds(machine: Machine) -> None:

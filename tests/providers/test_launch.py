@@ -255,3 +255,17 @@ def test_an_old_machine_that_is_not_known_is_gone(cloud: Endpoint) -> None:
     born = {"i-0123456789abcdef0": datetime.now(UTC) - timedelta(seconds=61)}
     machines.terminate(cloud.provider().clients, tuple(born), 30, launched=born, sleep=lambda _: None)
     assert len(cloud.asked("TerminateInstances")) == 1
+
+
+def test_an_answer_that_is_no_answer_is_a_lost_one(cloud: Endpoint) -> None:
+    """A proxy's page instead of XML: the machine may have been started behind it."""
+    what = spec(cloud)
+    cloud.refuse["RunInstances"] = Refusal("", "", 200, after=True, body=b"<html>please sign in")
+    with pytest.raises(errors.LostAnswerError, match="may have been started"):
+        quick(cloud, what)
+    cloud.refuse["RunInstances"] = Refusal("", "", 502, after=True, body=b"")
+    with pytest.raises(errors.LostAnswerError, match="may have been started"):
+        quick(cloud, what)
+    cloud.refuse["TerminateInstances"] = Refusal("", "", 502, body=b"")
+    with pytest.raises(errors.CloudError, match="502"):
+        machines.terminate(cloud.provider().clients, ("i-0123456789abcdef0",), 5, sleep=lambda _: None)

@@ -110,6 +110,22 @@ def test_a_launch_makes_a_request_tagged_in_the_same_call(cloud: Cloud) -> None:
     assert where(cloud, request_id) == ("cancelled", "instance-terminated-by-user")
 
 
+def test_instances_are_found_by_market_and_request(cloud: Cloud) -> None:
+    name, other = cloud.running(**spot()), cloud.running()
+    request_id = cloud.describe(name)["SpotInstanceRequestId"]
+
+    def ask(**filters: str) -> list[str]:
+        asked = [{"Name": key.replace("_", "-"), "Values": [value]} for key, value in filters.items()]
+        rows = cloud.ec2.describe_instances(Filters=asked)["Reservations"]
+        return [item["InstanceId"] for row in rows for item in row["Instances"]]
+
+    assert ask(instance_lifecycle="spot", instance_state_name="running") == [name]
+    assert ask(spot_instance_request_id=request_id) == [name]
+    assert ask(spot_instance_request_id=request_id, instance_id=other) == []
+    assert ask(instance_lifecycle="spot", spot_instance_request_id="sir-00000000") == []
+    cloud.end(name, other)
+
+
 def test_an_unknown_request_fails_the_whole_call(cloud: Cloud) -> None:
     name = cloud.running(**spot(**PERSISTENT))
     request_id = one_of(cloud, name)["SpotInstanceRequestId"]

@@ -30,6 +30,8 @@ class Refusal:
     status: int = 400
     after: bool = False
     times: int = 1_000_000
+    body: bytes | None = None
+    """What is answered instead of an error, for what is no answer of AWS's at all."""
 
 
 @dataclass
@@ -72,7 +74,7 @@ class Endpoint:
                 return self._answer(environ, start_response)
             if refusal.after:
                 self._answer(environ, lambda *_: None)
-        body, kind = _error(environ, refusal)
+        body, kind = _error(environ, refusal) if refusal.body is None else (refusal.body, "text/html")
         head = [("Content-Type", kind), ("Content-Length", str(len(body)))]
         start_response(f"{refusal.status} Refused", head)
         return [body]

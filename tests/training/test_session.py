@@ -85,7 +85,7 @@ def test_odd_characters_arrive_as_they_are(bench: Bench, text: str) -> None:
 def test_the_environment_of_a_script(bench: Bench, tmp_path: Path) -> None:
     tools = tmp_path / "env" / "bin"
     tools.mkdir(parents=True)
-    (tools / "python").write_text("#!/bin/sh\necho ours\n")
+    (tools / "python").write_text(f'#!/bin/sh\n[ "$1" = -c ] || exec echo ours\nexec {sys.executable} "$@"\n')
     (tools / "python").chmod(0o755)
     session = bench.start(
         'python; test -d "$CLOUDTRAIN_RUN_DIR" && pwd; read -r x || echo no input', python=f"{tools}/python"

@@ -20,7 +20,7 @@ from cloudtrain.models.tags import run_tags
 from cloudtrain.paths import data_dir
 from cloudtrain.providers.aws import tags
 from cloudtrain.providers.aws.client import Clients
-from cloudtrain.providers.aws.errors import code_of, translate, translating
+from cloudtrain.providers.aws.errors import NO_ANSWER, code_of, translate, translating
 from cloudtrain.providers.base import Access, AccessSpec
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _import_key(ec2: EC2Client, name: str, spec: AccessSpec) -> bool:
         if code_of(error) != "InvalidKeyPair.Duplicate":
             raise translate(error, "importing the key pair") from error
         return False
-    except boto.BotoCoreError as error:
+    except NO_ANSWER as error:
         raise translate(error, "importing the key pair") from error
     return True
 

@@ -17,18 +17,17 @@ from typing import TypeVar
 import botocore.exceptions as boto
 
 from cloudtrain.errors import CloudError, CloudtrainError
-from cloudtrain.providers.aws.errors import code_of
+from cloudtrain.providers.aws.errors import FAILURES, code_of
 
 T = TypeVar("T")
 K = TypeVar("K")
 
-DEADLINE_S = 10.0
+DEADLINE_S = 8.0
 """How long advice may take altogether."""
 WIDTH = 12
 """How many questions of a kind are open at once."""
 DENIED = (
-    boto.ClientError,
-    boto.BotoCoreError,
+    *FAILURES,
     CloudtrainError,
     TimeoutError,
     KeyError,

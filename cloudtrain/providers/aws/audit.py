@@ -10,15 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import botocore.exceptions as boto
-
 from cloudtrain.models.account import Sweep
 from cloudtrain.models.plan import HOURS_A_MONTH, Found, FoundKind, Rates
 from cloudtrain.models.tags import ID, OWNER, RUN
 from cloudtrain.providers.aws import prices
 from cloudtrain.providers.aws.advice import Advice, ask, ask_each
 from cloudtrain.providers.aws.client import Clients
-from cloudtrain.providers.aws.errors import translate
+from cloudtrain.providers.aws.errors import FAILURES, translate
 
 Row = Mapping[str, Any]
 SWEEP_S = 60.0
@@ -138,7 +136,7 @@ def everything(clients: Clients, owner: str) -> tuple[Found, ...]:
 def _told(advice: Advice, future: Any) -> list[tuple[Found, Row]]:  # noqa: ANN401 - a Future of it
     try:
         return advice.wait(future)
-    except (boto.ClientError, boto.BotoCoreError) as error:
+    except FAILURES as error:
         raise translate(error, "looking for everything of cloudtrain's") from error
 
 

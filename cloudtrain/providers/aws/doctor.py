@@ -21,7 +21,7 @@ from cloudtrain.models.tags import OWNER
 from cloudtrain.providers.aws import network, quotas
 from cloudtrain.providers.aws.access import caller_address
 from cloudtrain.providers.aws.client import Clients
-from cloudtrain.providers.aws.errors import translate, translating
+from cloudtrain.providers.aws.errors import FAILURES, NO_ANSWER, translate, translating
 from cloudtrain.providers.aws.survey import MARKETS
 
 SKEW_S = 300
@@ -66,7 +66,7 @@ def _region(clients: Clients) -> Check:
     region = clients.region
     try:
         rows = clients.advice.describe_regions(RegionNames=[region])["Regions"]
-    except (boto.ClientError, boto.BotoCoreError) as error:
+    except FAILURES as error:
         raise translate(error, f"asking for region {region}") from error
     state = rows[0].get("OptInStatus", "opt-in-not-required") if rows else "not known"
     if state == "not-opted-in":
@@ -91,7 +91,7 @@ def skew_s(clients: Clients) -> float:
         answer: Any = clients.impatient_sts.get_caller_identity()
     except boto.ClientError as error:
         answer = error.response  # a refused call says the time as well
-    except boto.BotoCoreError as error:
+    except NO_ANSWER as error:
         raise translate(error, "asking AWS for the time") from error
     ours = before + (datetime.now(UTC) - before) / 2
     headers = cast("dict[str, str]", answer["ResponseMetadata"]["HTTPHeaders"])
@@ -119,7 +119,7 @@ def _rights(clients: Clients) -> Check:
         if isinstance(refusal, AuthorizationError):
             return Check("rights", "fail", refusal.message, refusal.hint)
         return Check("rights", "warn", f"not known: {code}", "`cloudtrain iam-policy` prints what is needed")
-    except boto.BotoCoreError as error:
+    except NO_ANSWER as error:
         raise translate(error, "asking for rights") from error
     return Check("rights", "warn", "this endpoint knows no dry run: a group was made and deleted")
 
@@ -129,7 +129,7 @@ def _network(clients: Clients, config: Config) -> Check:
         found = network.check(clients, config, clients.settings.ssh_port)
     except UsageError as error:
         return Check("network", "fail", error.message, error.hint)
-    except (boto.ClientError, boto.BotoCoreError) as error:
+    except FAILURES as error:
         raise translate(error, "looking at the network") from error
     if found.notes:
         return Check("network", "warn", "; ".join(found.notes))

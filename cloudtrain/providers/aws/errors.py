@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import botocore.exceptions as boto
+from botocore.parsers import ResponseParserError
 
 from cloudtrain.errors import (
     AccountError,
@@ -36,8 +37,8 @@ class Meaning:
 
 
 _LOGIN = "run `aws configure` or `aws sso login`, or set AWS_PROFILE; `cloudtrain up --provider sandbox` needs no account"
-_POLICY = "ask your administrator for the rights that `cloudtrain iam-policy` prints"
-_QUOTA = "`cloudtrain quota` shows it and asks for more; new accounts start at 0"
+_POLICY = "ask your administrator for the rights that `cloudtrain iam-policy` prints; docs/aws-account.md says what each is for"
+_QUOTA = "`cloudtrain quota` shows it and `cloudtrain quota --request VCPUS` asks Service Quotas for more; new accounts start at 0"
 _ELSEWHERE = "name other types in `instance.type`, another `region`, or try again later"
 _AGAIN = "run the same command again"
 _SLOWER = "AWS is throttling this account: try again in a minute"
@@ -141,7 +142,14 @@ FREE_PLAN = Meaning(
 )
 """`InvalidParameterCombination` says many things; this one it says with `Free Tier` in its text."""
 
+NO_ANSWER = (boto.BotoCoreError, ResponseParserError)
+"""What botocore raises when there was no answer, or none that can be read (a proxy's page)."""
+
+FAILURES = (boto.ClientError, *NO_ANSWER)
+"""Everything that a call of botocore's raises."""
+
 LOST_ANSWER = (
+    ResponseParserError,
     boto.ConnectionClosedError,
     boto.ReadTimeoutError,
     boto.ConnectTimeoutError,
@@ -162,6 +170,16 @@ def code_of(error: boto.ClientError) -> str:
     """Return AWS's own code of an error."""
     detail: Any = error.response.get("Error", {})
     return str(detail.get("Code", ""))
+
+
+def is_lost(error: boto.ClientError) -> bool:
+    """Whether an error leaves open if the call took effect.
+
+    Besides AWS's own words for that, it is every server error that names no refusal:
+    a gateway on the way answers 502 or 504 after the call was passed on.
+    """
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return code_of(error) in SERVER_SIDE or (status >= 500 and code_of(error) not in CODES)
 
 
 def message_of(error: boto.ClientError) -> str:
@@ -218,5 +236,5 @@ def translating(doing: str) -> Generator[None]:
     """Let nothing of botocore's out of a block."""
     try:
         yield
-    except (boto.ClientError, boto.BotoCoreError) as error:
+    except FAILURES as error:
         raise translate(error, doing) from error

@@ -61,15 +61,16 @@ def offer(name: str, row: Row | None, places: tuple[str, ...]) -> Offer:
         return _from_catalog(name, next(iter(packaged((name,))), None), places)
     gpus: list[Row] = row.get("GpuInfo", {}).get("Gpus", [])
     # A fraction of a GPU reports a count of 0; it is one device to the machine all the same.
-    count = sum(int(gpu.get("Count", 0)) for gpu in gpus) or min(1, len(gpus))
+    whole = sum(int(gpu.get("Count", 0)) for gpu in gpus)
+    name_of = str(gpus[0].get("Name", "")) if gpus else ""
     return Offer(
         type=name,
         market="on-demand",
         zones=places,
         vcpus=int(row.get("VCpuInfo", {}).get("DefaultVCpus", 0)),
         memory_mib=int(row.get("MemoryInfo", {}).get("SizeInMiB", 0)),
-        gpu_name=str(gpus[0].get("Name", "")) if gpus else "",
-        gpu_count=count,
+        gpu_name=name_of if whole or not gpus else f"{name_of} (part)",
+        gpu_count=whole or min(1, len(gpus)),
         gpu_memory_mib=int(row.get("GpuInfo", {}).get("TotalGpuMemoryInMiB", 0)),
         price_hour=None,
     )

@@ -10,7 +10,7 @@ from cloudtrain.errors import UsageError
 from cloudtrain.models.plan import Image
 from cloudtrain.paths import shipped
 from cloudtrain.providers.aws.client import Clients
-from cloudtrain.providers.aws.errors import code_of, translate, translating
+from cloudtrain.providers.aws.errors import FAILURES, NO_ANSWER, code_of, translate, translating
 
 
 def resolve(clients: Clients, wanted: str) -> Image:
@@ -46,7 +46,7 @@ def _by_parameter(clients: Clients, name: str) -> str | None:
     """Ask SSM; denied, missing or unreachable all mean: look it up the other way."""
     try:
         return clients.ssm.get_parameter(Name=name)["Parameter"].get("Value")
-    except (boto.ClientError, boto.BotoCoreError):
+    except FAILURES:
         return None
 
 
@@ -57,7 +57,7 @@ def _described(clients: Clients, image_id: str, *, user: str) -> Image:
         if code_of(error).startswith("InvalidAMIID"):
             raise _no_image(image_id, clients.region) from error
         raise translate(error, f"looking at image {image_id}") from error
-    except boto.BotoCoreError as error:
+    except NO_ANSWER as error:
         raise translate(error, f"looking at image {image_id}") from error
     if not found:
         raise _no_image(image_id, clients.region)

@@ -23,7 +23,15 @@ from cloudtrain.models.plan import LaunchSpec
 from cloudtrain.models.tags import ID, OWNER
 from cloudtrain.providers.aws import tags
 from cloudtrain.providers.aws.client import Clients
-from cloudtrain.providers.aws.errors import LOST_ANSWER, SERVER_SIDE, THROTTLED, code_of, translate
+from cloudtrain.providers.aws.errors import (
+    FAILURES,
+    LOST_ANSWER,
+    NO_ANSWER,
+    THROTTLED,
+    code_of,
+    is_lost,
+    translate,
+)
 from cloudtrain.providers.aws.machines import to_machine
 from cloudtrain.providers.base import Launches
 
@@ -104,7 +112,7 @@ def run_once(
         except boto.ClientError as error:
             _judge(clients, request, error, last=attempt == REPLAYS)
             sleep(0.2 * 2**attempt)
-        except boto.BotoCoreError as error:
+        except NO_ANSWER as error:
             raise translate(error, "launching the machine") from error
         else:
             return to_machine(answer["Instances"][0])
@@ -121,7 +129,7 @@ def _unanswered(error: Exception) -> LostAnswerError:
 def _judge(clients: Clients, request: dict[str, Any], error: boto.ClientError, *, last: bool) -> None:
     """Return when the same request is to be asked again, else raise what the refusal means."""
     code = code_of(error)
-    if code in SERVER_SIDE:
+    if is_lost(error):
         if last:
             raise _unanswered(error) from error
         return
@@ -140,7 +148,7 @@ def _made_by(clients: Clients, token: str) -> str:
     filters: Any = [{"Name": "client-token", "Values": [token]}]
     try:
         rows = clients.advice.describe_instances(Filters=filters)["Reservations"]
-    except (boto.ClientError, boto.BotoCoreError):
+    except FAILURES:
         return "; which machine it made before cannot be asked"
     ids = [str(item.get("InstanceId")) for row in rows for item in row.get("Instances", [])]
     return f"; it made {', '.join(ids)} before" if ids else ""
@@ -157,7 +165,7 @@ def abandon(clients: Clients, request: dict[str, Any]) -> None:
         return
     pairs = {pair["Key"]: pair["Value"] for pair in request["TagSpecifications"][0]["Tags"]}
     filters: Any = [{"Name": f"tag:{key}", "Values": [pairs.get(key, "")]} for key in (ID, OWNER)]
-    with suppress(boto.ClientError, boto.BotoCoreError):
+    with suppress(*FAILURES):
         rows = clients.ec2.describe_spot_instance_requests(Filters=filters)["SpotInstanceRequests"]
         open_ones = [
             str(row.get("SpotInstanceRequestId"))

@@ -15,7 +15,7 @@ from cloudtrain.models.plan import Observation
 from cloudtrain.models.run import RunRef
 from cloudtrain.providers.aws import tags
 from cloudtrain.providers.aws.client import Clients
-from cloudtrain.providers.aws.errors import code_of, translate, translating
+from cloudtrain.providers.aws.errors import NO_ANSWER, code_of, translate, translating
 
 YOUNG_S = 60
 """How long AWS may not know a new machine everywhere (EC2's own waiters retry this too)."""
@@ -52,7 +52,7 @@ def describe(clients: Clients, machine_id: str) -> Machine | None:
         if code_of(error) == "InvalidInstanceID.NotFound":
             return None
         raise translate(error, f"looking at {machine_id}") from error
-    except boto.BotoCoreError as error:
+    except NO_ANSWER as error:
         raise translate(error, f"looking at {machine_id}") from error
     found = [item for row in answer["Reservations"] for item in row.get("Instances", [])]
     return to_machine(found[0]) if found else None
@@ -128,8 +128,13 @@ def start(clients: Clients, machine_id: str, *, sleep: Sleep = time.sleep) -> No
             if code_of(error) == "IncorrectInstanceState" and machine and machine.state == "stopping":
                 sleep(1)
                 continue
+            if code_of(error) == "IncorrectSpotRequestState" and machine and machine.state == "stopped":
+                raise CapacityError(
+                    "EC2 took it back (spot), and only EC2 starts it again, when it has room",
+                    code=code_of(error),
+                ) from error
             raise translate(error, f"starting {machine_id}") from error
-        except boto.BotoCoreError as error:
+        except NO_ANSWER as error:
             raise translate(error, f"starting {machine_id}") from error
         return
     raise CloudError(f"{machine_id} has been stopping for two minutes", hint="try again later")
@@ -197,7 +202,7 @@ def _terminated(clients: Clients, machine_id: str) -> bool:
         if code_of(error) == "InvalidInstanceID.NotFound":
             return False
         raise translate(error, f"terminating {machine_id}") from error
-    except boto.BotoCoreError as error:
+    except NO_ANSWER as error:
         raise translate(error, f"terminating {machine_id}") from error
     return True
 

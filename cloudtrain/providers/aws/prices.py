@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import botocore.exceptions as boto
-
 from cloudtrain.catalog.gpu import REGION, packaged
 from cloudtrain.models.plan import Rates, ZonePrice
 from cloudtrain.providers.aws.advice import DENIED, Advice, ask_each
 from cloudtrain.providers.aws.client import Clients
+from cloudtrain.providers.aws.errors import FAILURES
 
 CURRENCY = {"aws": "USD", "aws-cn": "CNY"}
 
@@ -45,7 +44,7 @@ def on_demand(clients: Clients, types: Iterable[str]) -> dict[str, Future[Price]
             raise refused[0]
         try:
             return _machine_price(clients, name)
-        except (boto.ClientError, boto.BotoCoreError) as error:
+        except FAILURES as error:
             refused.append(error)
             raise
 

@@ -56,8 +56,7 @@ class AwsProvider:
         """Ask STS who calls. The owner is a digest, so that tags name no account."""
         with translating("asking AWS who you are"):
             arn = self.clients.sts.get_caller_identity()["Arn"]
-        owner = hashlib.sha256(_stable(arn).encode()).hexdigest()[:12]
-        return Identity(owner, self.clients.region, self.clients.partition)
+        return Identity(owner_of(arn), self.clients.region, self.clients.partition)
 
     def survey(self, config: Config) -> Survey:
         """Ask for everything a plan needs."""
@@ -159,7 +158,11 @@ class AwsProvider:
         access.release(self.clients, run)
 
 
-def _stable(arn: str) -> str:
-    """Drop the session name of an assumed role: it changes with every sign-in."""
+def owner_of(arn: str) -> str:
+    """Return 12 hex digits for a caller.
+
+    The session name of an assumed role is left out: it changes with every sign-in.
+    """
     head, _, role = arn.partition(":assumed-role/")
-    return f"{head}:assumed-role/{role.split('/')[0]}" if role else arn
+    stable = f"{head}:assumed-role/{role.split('/')[0]}" if role else arn
+    return hashlib.sha256(stable.encode()).hexdigest()[:12]

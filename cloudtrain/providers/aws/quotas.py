@@ -19,7 +19,7 @@ from cloudtrain.models.machine import Market
 from cloudtrain.providers.aws import hardware
 from cloudtrain.providers.aws.advice import Advice, ask
 from cloudtrain.providers.aws.client import Clients
-from cloudtrain.providers.aws.errors import code_of, translate
+from cloudtrain.providers.aws.errors import FAILURES, NO_ANSWER, code_of, translate
 
 SERVICE = "ec2"
 
@@ -36,10 +36,10 @@ class Code:
 
 
 CODES = (
-    Code("L-DB2E81BA", "Running On-Demand G and VT instances", "on-demand", r"(g|vt)", 0),
+    Code("L-DB2E81BA", "Running On-Demand G and VT instances", "on-demand", r"(gr?|vt)", 0),
     Code("L-417A185B", "Running On-Demand P instances", "on-demand", r"p", 0),
     Code("L-1216C47A", "Running On-Demand Standard instances", "on-demand", r"[acdhimrtz]", 5),
-    Code("L-3819A6DF", "All G and VT Spot Instance Requests", "spot", r"(g|vt)", 0),
+    Code("L-3819A6DF", "All G and VT Spot Instance Requests", "spot", r"(gr?|vt)", 0),
     Code("L-C4BD4855", "All P5 Spot Instance Requests", "spot", r"p5", 0),
     Code("L-7212CCBC", "All P4, P3 and P2 Spot Instance Requests", "spot", r"p[234]", 0),
     Code("L-34B43A08", "All Standard Spot Instance Requests", "spot", r"[acdhimrtz]", 5),
@@ -100,7 +100,7 @@ def _allowed(advice: Advice, applied: Future[float | None], usual: float | None)
     except boto.ClientError as error:
         if code_of(error) == "NoSuchResourceException":
             return usual
-    except (boto.BotoCoreError, TimeoutError, KeyError):
+    except (*NO_ANSWER, TimeoutError, KeyError):
         pass
     return advice.take(applied, "the quota", None)
 
@@ -152,6 +152,6 @@ def request(clients: Clients, type_name: str, market: Market, value: float) -> Q
         answer = clients.quotas.request_service_quota_increase(
             ServiceCode=SERVICE, QuotaCode=code.code, DesiredValue=value
         )["RequestedQuota"]
-    except (boto.ClientError, boto.BotoCoreError) as error:
+    except FAILURES as error:
         raise translate(error, f"asking for {value:g} vCPUs of {code.name}") from error
     return QuotaRequest(code.code, value, str(answer.get("Status", "")), str(answer.get("CaseId") or ""))

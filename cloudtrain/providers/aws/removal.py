@@ -17,7 +17,7 @@ from cloudtrain.models.plan import Found, FoundKind
 from cloudtrain.providers.aws import machines
 from cloudtrain.providers.aws.audit import regions_of
 from cloudtrain.providers.aws.client import Clients
-from cloudtrain.providers.aws.errors import code_of, translate, translating
+from cloudtrain.providers.aws.errors import NO_ANSWER, code_of, translate, translating
 
 GONE_S = 300.0
 RELEASE_S = 120.0
@@ -91,7 +91,7 @@ def _remove(
                 raise translate(error, f"deleting {one.kind} {one.id}") from error
             sleep(pause)
             pause = min(pause * 1.5, 5.0)
-        except boto.BotoCoreError as error:
+        except NO_ANSWER as error:
             raise translate(error, f"deleting {one.kind} {one.id}") from error
         else:
             return

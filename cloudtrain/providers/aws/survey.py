@@ -22,7 +22,7 @@ from cloudtrain.providers.aws import hardware, images, network, prices
 from cloudtrain.providers.aws.access import caller_address, checked_address
 from cloudtrain.providers.aws.advice import Advice, ask
 from cloudtrain.providers.aws.client import Clients
-from cloudtrain.providers.aws.errors import code_of, translate
+from cloudtrain.providers.aws.errors import FAILURES, NO_ANSWER, code_of, translate
 
 T = TypeVar("T")
 MARKETS: dict[str, tuple[Market, ...]] = {
@@ -85,7 +85,7 @@ def _ask(clients: Clients, config: Config) -> _Asked:
 def _needed(patience: Advice, future: Future[T]) -> T:
     try:
         return patience.wait(future)
-    except (boto.ClientError, boto.BotoCoreError) as error:
+    except FAILURES as error:
         raise translate(error, "looking up the image") from error
     except TimeoutError as error:
         raise CloudError(
@@ -99,7 +99,7 @@ def _network(advice: Advice, asked: Future[network.Network]) -> network.Network:
         return advice.wait(asked)
     except UsageError:
         raise
-    except (boto.ClientError, boto.BotoCoreError, TimeoutError, KeyError) as error:
+    except (*FAILURES, TimeoutError, KeyError) as error:
         advice.say("the network", error)
         return network.Network()
 
@@ -172,7 +172,7 @@ def _details(
                 hint="`instance.type` is written like g4dn.xlarge; `cloudtrain offers` lists them",
             ) from error
         return advice.take(asked, "instance types", {})
-    except (boto.BotoCoreError, TimeoutError, KeyError):
+    except (*NO_ANSWER, TimeoutError, KeyError):
         return advice.take(asked, "instance types", {})
 
 

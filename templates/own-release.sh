@@ -1,0 +1,58 @@
+# shellcheck shell=bash disable=SC2154 # what is not set here is set by session-lib.sh, which comes before
+# Arguments: the run's slug, `remove` or `keep`, seconds of grace. Ends everything that this run
+# started here, and nothing else; takes its marker away, and with `remove` its files.
+root=$HOME/cloudtrain/$1
+deadline=$((SECONDS + $3))
+
+# ours: print every process that one of this run's sessions or services started.
+ours() {
+  local name
+  for name in SESSION SERVICE; do
+    grep -lszF -e "CLOUDTRAIN_$name=$root/" /proc/[0-9]*/environ | cut -d/ -f3
+  done | sort -u
+  for name in "$root"/sessions/*/supervisor "$root"/sessions/*/trainer "$root"/services/*/process; do
+    alive "$name" && printf '%s\n' "$pid"
+  done
+}
+
+# quit DIR: close the session's window, if it has one.
+quit() {
+  [[ -s $1/screen ]] && command -v screen >/dev/null || return
+  [[ -s $1/screendir ]] && SCREENDIR=$(<"$1/screendir") && export SCREENDIR
+  screen -S "$(<"$1/screen")" -X quit >/dev/null 2>&1
+}
+
+main() {
+  local dir each told=' '
+  [[ -d $root ]] || exit 0
+  for dir in "$root"/sessions/[0-9]*; do
+    [[ -d $dir ]] && : >"$dir/stop"
+  done
+  while each=$(ours) && [[ -n $each ]]; do
+    for each in $each; do
+      if ((SECONDS >= deadline)); then
+        kill -KILL "$each" 2>/dev/null
+      elif [[ $told != *" $each "* ]]; then
+        kill -TERM "$each" 2>/dev/null
+        told+="$each "
+      fi
+    done
+    ((SECONDS < deadline + 10)) || exit 6
+    pause 0.05
+  done
+  for dir in "$root"/sessions/[0-9]*; do
+    [[ -d $dir ]] && quit "$dir"
+  done
+  rm -f "$root/run.json"
+  if [[ $2 == remove ]]; then
+    # Read-only folders, such as a package's, must not stop it.
+    chmod -R u+rwX "$root" 2>/dev/null
+    rm -rf -- "$root" || exit 7
+    # Tools that runs share go with the last of them.
+    compgen -G "$HOME/cloudtrain/*/" >/dev/null || rm -rf -- "$HOME/.cloudtrain" "$HOME/cloudtrain/.locks"
+    rmdir "$HOME/cloudtrain" 2>/dev/null
+  fi
+  exit 0
+}
+
+main "$@"

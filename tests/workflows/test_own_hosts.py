@@ -1,0 +1,101 @@
+"""The whole road on hosts of the user's own: real sshd, the installed command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from cloudtrain.ssh import keys
+from tests.support.hosts import HostRoad, listed
+from tests.support.sshd import Sshd
+
+pytestmark = pytest.mark.road
+
+
+@pytest.fixture
+def way(tmp_path: Path, sshd: Sshd) -> Generator[HostRoad]:
+    made = HostRoad(tmp_path / "road", tmp_path / "home", host=listed(sshd))
+    yield made
+    made.call("down", "--discard", "--stop-training", code=None)
+
+
+def ours(sshd: Sshd) -> list[str]:
+    """What of ours lies on the host."""
+    return sorted(path.name for path in sshd.home.glob("cloudtrain/*"))
+
+
+def test_up_status_logs_fetch_train_down(way: HostRoad, sshd: Sshd) -> None:
+    first = way.call("up", "-y")
+    assert "take host" in first.stderr
+    assert "127.0.0.1" in first.stderr
+    way.wait_for_end()
+    assert "your own" in way.call("status").stdout
+    assert way.call("logs").stdout.splitlines()[-1] == "last line"
+    fetched = way.json("fetch-weights")["result"]
+    assert {"best", "last"} <= {artifact["kind"] for artifact in fetched["artifacts"]}
+    way.call("train")
+    way.wait_for_end()
+    assert way.json("status")["result"]["training"]["session"]["number"] == 2
+    (run,) = ours(sshd)
+    marker = json.loads((sshd.home / "cloudtrain" / run / "run.json").read_text())
+    assert marker["run"] == run
+    way.call("down")
+    assert not (sshd.home / "cloudtrain" / run / "run.json").exists()
+    assert (sshd.home / "cloudtrain" / run / "project").is_dir()
+    assert "nothing to end" in way.call("down").stdout
+
+
+def test_up_again_changes_nothing(way: HostRoad, sshd: Sshd) -> None:
+    way.call("up", "-y")
+    way.wait_for_end()
+    before = sshd.handshakes()
+    assert "nothing to change" in way.call("up", "-y").stderr
+    assert sshd.handshakes() == before + 1
+
+
+def test_down_with_remove_takes_everything_along(way: HostRoad, sshd: Sshd) -> None:
+    way.call("run", "-y", "--keep-on-failure")
+    way.call("up", "-y")
+    way.wait_for_end()
+    way.call("down", "--remove")
+    # The first run was kept on the host, for nobody asked to remove it.
+    assert len(ours(sshd)) == 1
+    assert sshd.home.joinpath("cloudtrain").is_dir()
+
+
+def test_another_host_key_ends_every_verb_before_authentication(way: HostRoad, sshd: Sshd) -> None:
+    way.call("up", "-y")
+    way.wait_for_end()
+    sshd.stop()
+    sshd.host_key = keys.generate("stranger")
+    sshd.start()
+    before = sshd.handshakes()
+    for verb in (["up", "-y"], ["train"], ["fetch-weights"], ["logs"], ["exec", "true"], ["status"]):
+        assert "host key" in way.call(*verb, code=4).stderr, verb
+    assert "host key" in way.call("down", code=7).stderr
+    assert sshd.handshakes() == before
+    assert "Failed" not in sshd.log.read_text()
+
+
+def test_a_fingerprint_that_does_not_fit_is_refused_before_authentication(way: HostRoad, sshd: Sshd) -> None:
+    way.host = listed(sshd, fingerprint=keys.fingerprint(keys.generate("other").public))
+    way.write()
+    assert "host key" in way.call("up", "-y", code=4).stderr
+    assert sshd.handshakes() == 0
+    way.host = listed(sshd)
+    way.write()
+    way.call("up", "-y")
+    way.wait_for_end()
+
+
+def test_an_unknown_host_key_is_shown_and_never_taken_by_minus_y(way: HostRoad, sshd: Sshd) -> None:
+    way.host = listed(sshd, fingerprint=None)
+    way.write()
+    refused = way.call("up", "-y", code=7)
+    assert keys.fingerprint(sshd.host_key.public) in refused.stderr
+    assert "fingerprint:" in refused.stderr
+    assert sshd.handshakes() == 0
+    assert ours(sshd) == []
