@@ -35,6 +35,9 @@ class Instance:
     """A subnet of your own instead of the default VPC's."""
     security_group: str | None = None
     """A security group of your own; then no rule is added or removed."""
+    address: Literal["auto", "public", "private"] = "auto"
+    """Where the machine is reached: auto is public where the subnet gives such an address; private goes
+    through your network or a ProxyJump of ~/.ssh/config."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -187,5 +187,6 @@ def _spec(launching: Launching, offer: Offer, zone: str | None, deadline: dateti
             USER: launching.applying.provider.ssh_user or plan.image.user,
             PRICE: price_tag(hourly(offer.price_hour, plan.volume_gb), offer.currency, plan.volume_gb),
         },
+        public_address={"auto": None, "public": True, "private": False}[config.instance.address],
         after_power_off="terminate" if config.lease.after_training == "terminate" else "stop",
     )

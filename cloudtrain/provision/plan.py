@@ -35,6 +35,8 @@ class Wanted:
     observed: Observation
     dataset_bytes: int
     now: datetime
+    reached: str = ""
+    """How the machine will be reached, where that is not at a public address."""
 
 
 def plan_up(wanted: Wanted) -> Plan:
@@ -61,7 +63,7 @@ def plan_up(wanted: Wanted) -> Plan:
         lease_hours=hours,
         lease_cost=_dearest(config, ranked, volume),
         deadline=wanted.now + timedelta(hours=hours),
-        notes=_notes(config, survey, price),
+        notes=(*_notes(config, survey, price), *((wanted.reached,) if wanted.reached else ())),
         alternatives=ranked[1:],
     )
 
