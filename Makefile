@@ -68,7 +68,7 @@ demo: system .venv/.setup-train $(DIGITS)/data/data.yaml ## Run the main job in 
 # Checks.
 
 test: system .venv/.setup ## Run the tests.
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 crash-sweep: system .venv/.setup ## Kill up, train, stop, start and down at every point of their way (hours).
 	@CRASH_SWEEP=1 $(BIN)/python -m pytest -s tests/workflows/test_crash.py tests/workflows/test_crash_sweep.py

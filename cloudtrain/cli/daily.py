@@ -169,9 +169,9 @@ def tunnel(
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, end)
 
-        def opened(one: Opened) -> None:
-            console.show_opened(one)
-            if browser and console.interactive:
+        def opened(tunnels: tuple[Opened, ...]) -> None:
+            console.show_opened(tunnels)
+            for one in tunnels if browser and console.interactive else ():
                 typer.launch(one.url)
 
         workflow(

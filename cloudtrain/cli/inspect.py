@@ -85,26 +85,27 @@ def logs(
     execute(Speaking(json, quiet), body)
 
 
-def attach(*, name: opt.Name = None, config: opt.File = None) -> None:
-    """Enter the training's screen session."""
+def attach(*, name: opt.Name = None, config: opt.File = None, json: opt.Json = False) -> None:
+    """Enter the training's screen session; with --json print the command that would."""
 
     def body(console: Console) -> int:
         from cloudtrain.workflows.shell import attach as workflow
 
-        return workflow(run_of(console, config, name), console.reporter, console.line)
+        folder = run_of(console, config, name)
+        return workflow(folder, console.reporter, console.line, sink=console if json else None)
 
-    execute(Speaking(), body)
+    execute(Speaking(json), body)
 
 
-def ssh(*, name: opt.Name = None, config: opt.File = None) -> None:
-    """Open a shell on the machine, over OpenSSH and the pinned host key."""
+def ssh(*, name: opt.Name = None, config: opt.File = None, json: opt.Json = False) -> None:
+    """Open a shell on the machine, over OpenSSH and the pinned host key; --json prints the command."""
 
     def body(console: Console) -> int:
         from cloudtrain.workflows.shell import open_shell
 
-        return open_shell(run_of(console, config, name))
+        return open_shell(run_of(console, config, name), sink=console if json else None)
 
-    execute(Speaking(), body)
+    execute(Speaking(json), body)
 
 
 def execute_command(

@@ -108,6 +108,7 @@ def down(
     remove: Annotated[
         bool, typer.Option("--remove", help="On a machine of your own: delete what we put there.")
     ] = False,
+    wait_for_capacity: opt.WaitForCapacity = 0.0,
     name: opt.Name = None,
     config: opt.File = None,
     json: opt.Json = False,
@@ -117,6 +118,7 @@ def down(
 
     def body(console: Console) -> None:
         from cloudtrain.events import Timeline
+        from cloudtrain.provision.wait import Patience
         from cloudtrain.workflows.context import (
             find_run,
             nothing_to_end,
@@ -131,7 +133,8 @@ def down(
             console.result({"run": None, "leftovers": []}, nothing_to_end(name))
             return
         applied = applied_config(folder)
-        ending = Ending(stop_training=stop_training, discard=discard)
+        patience = Patience(hours=wait_for_capacity)
+        ending = Ending(stop_training=stop_training, discard=discard, patience=patience)
         provide = cache(partial(provider_for, folder, applied, remove=remove, give_up=discard))
         folder = with_way_in(folder, applied, provide, console.reporter)
         with telling_what_runs(folder, console.reporter, provide):

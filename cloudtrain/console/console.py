@@ -231,15 +231,16 @@ class Console:
         text = f"mAP50 {found.map50:.3f}  mAP50-95 {found.map50_95:.3f}  ({found.images} images, {found.objects} objects)"
         self.result(found, f"{text}\ndetections  {found.picture}" if found.picture else text)
 
-    def show_opened(self, opened: Opened) -> None:
-        """Show a tunnel's address; the one place where Jupyter's token is meant to be seen."""
-        value = {"name": opened.name, "local_port": opened.local_port, "url": opened.url}
+    def show_opened(self, opened: tuple[Opened, ...]) -> None:
+        """Show the tunnels' addresses; the one place where Jupyter's token is meant to be seen."""
         if self._json:
-            self._print(dumps({"ok": True, "result": value}))
+            tunnels = [{"name": one.name, "local_port": one.local_port, "url": one.url} for one in opened]
+            self._print(dumps({"ok": True, "result": {"tunnels": tunnels}}))
             self._ended = True
-        else:
-            self._print(f"{opened.name}: {opened.url}")
-            tell(self._err, "Ctrl-C closes the tunnel; the service and the training go on\n")
+            return
+        for one in opened:
+            self._print(f"{one.name}: {one.url}")
+        tell(self._err, "Ctrl-C closes the tunnel; the service and the training go on\n")
 
     def show_audit(self, audit: Audit) -> None:
         """Show everything of ours that the cloud holds, and how each thing is removed."""

@@ -100,6 +100,7 @@ def plan(made: Plan) -> list[str]:
         rows = [("machine", f"{offer.type}, your own" if offer else "your own")]
         rows += [("price", f"{money(made.price_hour, currency)} an hour")]
         return _listed(rows, made)
+    rows += [("else", _alternative(other)) for other in made.alternatives]
     rows += [
         ("where", f"{made.region}, {image}, {made.volume_gb} GB encrypted volume"),
         ("price", f"{money(made.price_hour, currency)} an hour with volume and address{source}"),
@@ -120,6 +121,15 @@ def _machine(offer: Offer) -> str:
     gpu = f"{offer.gpu_count} x {offer.gpu_name}{memory}" if offer.gpu_count else "no GPU"
     ram = f"{offer.memory_mib / 1024:.0f} GiB RAM"
     return f"{offer.type} ({offer.market}): {gpu}; {offer.vcpus} vCPU, {ram}"
+
+
+def _alternative(offer: Offer) -> str:
+    price = (
+        "price not known"
+        if offer.price_hour is None
+        else f"{money(offer.price_hour, offer.currency)} an hour"
+    )
+    return f"{offer.type} ({offer.market}), {price} without volume and address"
 
 
 BAR = 32

@@ -187,7 +187,7 @@ def _clock(state: State, seen: Seen, now: Now) -> State:
     The metadata service's date is believed at once, both ways. Without it, a clock that runs
     ahead is believed once it stayed so for five minutes (it was set right), one behind never.
     """
-    if now.boot != state.boot:
+    if now.boot != state.boot or now.uptime < state.uptime - 1:  # no uptime ever falls within a boot
         clock = max(now.wall, state.clock)  # a boot cannot be earlier than what came before it
         kept = State(clock=clock, deadline=state.deadline, file=state.file, contact=state.contact)
         state = kept._replace(boot=now.boot, uptime=now.uptime)
@@ -496,10 +496,15 @@ def modified(path: str) -> float:
         return 0.0
 
 
-def clock() -> Now:
-    """Read the clocks. The uptime goes on while the machine sleeps, and nobody can set it."""
+def clock(booted: float) -> Now:
+    """Read the clocks. The uptime goes on while the machine sleeps, and nobody can set it.
+
+    `booted` is the uptime at which the machine began, where it shares the kernel of another.
+    """
     return Now(
-        time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), words("/proc/sys/kernel/random/boot_id")[0]
+        time.time(),
+        time.clock_gettime(time.CLOCK_BOOTTIME) - booted,
+        words("/proc/sys/kernel/random/boot_id")[0],
     )
 
 
@@ -685,7 +690,7 @@ def main(path: str) -> None:
     while os.path.exists(path):
         try:
             lease = lease_of(read(path) or config)
-            now = clock()
+            now = clock(float(config.get("booted") or 0))
             seen = look(now)
             before = state
             state, actions = decide(lease, state, seen, now)

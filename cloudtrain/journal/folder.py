@@ -76,6 +76,8 @@ class RunFolder:
     path: Path
     readmit: Callable[[], bool] | None = field(default=None, compare=False, repr=False)
     """Lets this computer in again where its address has changed; says whether it had."""
+    refind: Callable[[], bool] | None = field(default=None, compare=False, repr=False)
+    """Asks the cloud for the machine's address; says whether it is another than the last known."""
 
     @property
     def key(self) -> Path:

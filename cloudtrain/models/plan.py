@@ -124,8 +124,9 @@ class Action:
 class Plan:
     """What `up` or `down` will do. Pure data; an empty plan changes nothing.
 
-    `price_hour` includes machine, root volume and public address; `lease_cost` is
-    `price_hour` times `lease_hours`. None when the price is not known.
+    `price_hour` includes machine, root volume and public address; `lease_cost` is the
+    most that the lease can come to, whichever of the offers is had. None when a price is
+    not known. `alternatives` are tried in order when `offer` is refused.
     """
 
     actions: tuple[Action, ...]
@@ -138,6 +139,7 @@ class Plan:
     lease_cost: float | None
     deadline: datetime | None
     notes: tuple[str, ...] = ()
+    alternatives: tuple[Offer, ...] = ()
 
     @property
     def empty(self) -> bool:

@@ -61,7 +61,8 @@ def _change(plan: Plan, applying: Applying, observed: Observation) -> str:
         with applying.timeline.stage("launch", plan.offer.type if plan.offer else "") as stage:
             machine = resolve_open_attempt(folder, applying.provider)
             machine = machine or launch(Launching(plan, applying, access, user, host))
-            stage.outcome = f"{machine.id} in {machine.zone}" if machine.zone else machine.id
+            where = f" in {machine.zone}" if machine.zone else ""
+            stage.outcome = f"{machine.id}, {machine.type} {machine.market}{where}"
         return machine.id
 
 

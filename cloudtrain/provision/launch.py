@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from cloudtrain.errors import CapacityError, CloudError, GoneError, LostAnswerError, QuotaError
-from cloudtrain.events import Timeline
+from cloudtrain.events import Note, Timeline
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.journal.log import Attempt, open_attempt, utc_now
 from cloudtrain.models.config import Config
@@ -16,7 +16,7 @@ from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import LaunchSpec, Offer, Plan, Survey
 from cloudtrain.models.tags import DEADLINE, HOST_KEY, PRICE, USER, price_tag
 from cloudtrain.providers.base import Access, Provider
-from cloudtrain.provision.plan import hourly, rank
+from cloudtrain.provision.plan import hourly, lease_hours, rank
 from cloudtrain.provision.userdata import user_data
 from cloudtrain.ssh import keys
 
@@ -77,6 +77,7 @@ def launch(launching: Launching) -> Machine:
                 machine = _attempt(launching, offer, zone)
             except (CapacityError, QuotaError) as error:
                 refusals.append(Refusal(offer, zone, error))
+                launching.applying.timeline.reporter.emit(Note(f"refused: {refusals[-1]}"))
                 if isinstance(error, QuotaError):
                     break
                 continue
@@ -119,15 +120,17 @@ def _attempt(launching: Launching, offer: Offer, zone: str | None) -> Machine | 
     """Make one attempt with a token of its own; None when its machine existed and is gone.
 
     The lease begins with the attempt: what was waited for capacity is not part of it.
+    Its hours are those that the attempt's own price leaves, not the planned offer's.
     """
     plan, applying = launching.plan, launching.applying
-    deadline = applying.now() + timedelta(hours=plan.lease_hours)
+    price = hourly(offer.price_hour, plan.volume_gb)
+    deadline = applying.now() + timedelta(hours=lease_hours(applying.config, price))
     attempt = Attempt(
         token=secrets.token_hex(16),
         type=offer.type,
         zone=zone,
         market=offer.market,
-        price_hour=hourly(offer.price_hour, plan.volume_gb),
+        price_hour=price,
         currency=offer.currency,
         volume_gb=plan.volume_gb,
         deadline=deadline.isoformat(),

@@ -59,9 +59,10 @@ def plan_up(wanted: Wanted) -> Plan:
         volume_gb=volume,
         price_hour=price,
         lease_hours=hours,
-        lease_cost=None if price is None else price * hours,
+        lease_cost=_dearest(config, ranked, volume),
         deadline=wanted.now + timedelta(hours=hours),
         notes=_notes(config, survey, price),
+        alternatives=ranked[1:],
     )
 
 
@@ -118,6 +119,13 @@ def lease_hours(config: Config, price_hour: float | None) -> float:
     if config.lease.cost is not None and price_hour:
         hours = min(hours, config.lease.cost / price_hour)
     return hours
+
+
+def _dearest(config: Config, offers: tuple[Offer, ...], volume: int) -> float | None:
+    """Return what the lease of the dearest offer comes to; None when a price is missing."""
+    prices = [hourly(offer.price_hour, volume) for offer in offers]
+    known = [price * lease_hours(config, price) for price in prices if price is not None]
+    return max(known) if known and len(known) == len(prices) else None
 
 
 def _actions(wanted: Wanted, offer: Offer | None, volume: int) -> tuple[Action, ...]:

@@ -34,8 +34,12 @@ shift 3
 mount --bind "$machine" "$home/.machine"
 mount --rbind "$home" /home
 cd /home/.machine
-mount --bind passwd /etc/passwd
-mount --bind group /etc/group
+mkdir -p etc/own etc/work
+cp passwd group etc/own/
+mount -t overlay etc -o lowerdir=/etc,upperdir=etc/own,workdir=etc/work /etc 2>/dev/null || {
+  mount --bind passwd /etc/passwd
+  mount --bind group /etc/group
+}
 mount -t tmpfs -o mode=1777,nosuid,nodev shm /dev/shm
 mount -t devpts -o "newinstance,gid=$tty,mode=620,ptmxmode=666" devpts /dev/pts
 mount --bind /dev/pts/ptmx /dev/ptmx
@@ -49,7 +53,8 @@ mount --bind tmp /tmp
 cd /home
 exec "$@"
 """
-"""Runs as root inside the namespaces. D-Bus is hidden because power-off can be asked over it;
+"""Runs as root inside the namespaces. /etc is laid over the host's, because a mount on a file is
+lost as soon as the host replaces that file, as useradd does with passwd. D-Bus is hidden because power-off can be asked over it;
 terminals are the machine's own because an sshd without root can only use one of group tty."""
 
 

@@ -192,6 +192,9 @@ class ProcessMachine:
         """Return what cloud-init would have printed, host keys included."""
         return (self.folder / "console.log").read_text()
 
+    def keep(self, folder: Path, *, reboot: bool) -> None:
+        """Copy nothing: what is installed in such a machine is the host's."""
+
     def push_key(self, user: str, public: str, *, for_s: float) -> None:
         """Let the holder of a key in for `for_s` seconds. Raises `LookupError` for another user."""
         if user != self.kind.who.name:
@@ -216,10 +219,15 @@ class ProcessMachine:
     def _configure_guard(self) -> None:
         if self._guard is None or self._imds is None:
             return
-        seen, late = self._seen_folder(), self.kind.first_contact_s
-        if not self.kind.who.own_time:  # its uptime is the host's
-            late = power.uptime() + (late or float(self._guard.config.get("first_contact_s", 0)))
-        power.configure(self._guard, self.folder, seen, self.seen_home, self._imds.url, late)
+        power.configure(
+            self._guard,
+            self.folder,
+            self._seen_folder(),
+            self.seen_home,
+            self._imds.url,
+            first_contact_s=self.kind.first_contact_s,
+            booted=0.0 if self.kind.who.own_time else power.uptime(),
+        )
 
     def _write_session(self) -> None:
         who, seen = self.kind.who, self._seen_folder()

@@ -79,9 +79,12 @@ def require_run(base: Path, name: str | None) -> RunFolder:
 def with_way_in(
     folder: RunFolder, config: Config, provider: Callable[[], Provider], reporter: Reporter
 ) -> RunFolder:
-    """Return the folder with a way to let this computer in again when its address has changed."""
-    if config.instance.security_group is not None or folder.record().ingress is None:
+    """Return the folder with ways to a machine that has moved, or that no longer admits this computer."""
+    if folder.record().own:
         return folder
+
+    def refind() -> bool:
+        return _refound(folder, provider, reporter)
 
     def readmit() -> bool:
         try:
@@ -95,7 +98,36 @@ def with_way_in(
         reporter.emit(Note(f"your address has changed: the machine now admits {address}/32 instead"))
         return True
 
-    return replace(folder, readmit=readmit)
+    shut = config.instance.security_group is not None or folder.record().ingress is None
+    return replace(folder, refind=refind, readmit=None if shut else readmit)
+
+
+def _refound(folder: RunFolder, provider: Callable[[], Provider], reporter: Reporter) -> bool:
+    """Take over the machine's address of now: EC2 starts a reclaimed one again at another.
+
+    Raises `ConnectError` when the machine does not run, which says more than that nobody answers.
+    """
+    record = folder.record()
+    try:
+        observed = provider().observe(folder.run())
+    except CloudtrainError:
+        return False
+    machine = next((one for one in observed.machines if one.id == record.machine), None)
+    if machine is None or machine.state == "pending" or (record.parked and machine.state != "running"):
+        return False
+    if machine.state != "running":
+        by_itself = machine.market == "spot" and machine.alive
+        raise ConnectError(
+            f"{machine.id} is {machine.state}: nothing answers there",
+            hint="EC2 starts it again when it has room (spot)"
+            if by_itself
+            else "`cloudtrain status` shows what there is; `cloudtrain up` goes on",
+        )
+    if machine.address is None or (machine.address == record.address and not record.parked):
+        return False
+    folder.update(address=machine.address, parked=False)
+    reporter.emit(Note(f"{machine.id} was started again, at {machine.address}"))
+    return True
 
 
 def own_run(context: Context) -> RunFolder:
@@ -130,19 +162,24 @@ def _damaged() -> str:
 def connect_run(folder: RunFolder) -> Remote:
     """Connect to a run's machine at its last known address, verified.
 
-    Where nobody answers, the way in is looked at first: this computer's address may
-    have changed, and the machine admits the old one only.
+    Where it does not answer, it may have moved: a reclaimed machine comes back at a new
+    address, and its old one may be somebody else's by now. Or this computer's address has
+    changed, and the machine admits the old one only.
     """
-    from cloudtrain.ssh.remote import connect
+    from cloudtrain.ssh.remote import connect, connect_when_ready
 
     try:
         return connect(folder.target())
-    except (HostKeyMismatch, AuthenticationFailed):
+    except AuthenticationFailed:
         raise
-    except ConnectError:
-        if folder.readmit is None or not folder.readmit():
+    except (ConnectError, UsageError) as error:
+        moved = folder.refind is not None and folder.refind()
+        foreign = isinstance(error, HostKeyMismatch | UsageError)
+        if not moved and (foreign or folder.readmit is None or not folder.readmit()):
             raise
-        return connect(folder.target())
+    if moved and folder.readmit is not None:
+        folder.readmit()
+    return connect_when_ready(folder.target(), deadline_s=120) if moved else connect(folder.target())
 
 
 def check_open(folder: RunFolder) -> None:

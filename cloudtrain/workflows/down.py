@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from cloudtrain import training
-from cloudtrain.errors import CloudtrainError, RefusedError
+from cloudtrain.errors import CapacityError, CloudtrainError, RefusedError
 from cloudtrain.events import Note, Reporter, Timeline
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.journal.log import launched_machines
@@ -17,9 +17,11 @@ from cloudtrain.models.plan import Observation, Receipt
 from cloudtrain.models.training import Artifact
 from cloudtrain.providers.base import Provider
 from cloudtrain.provision.end import find_everything, prove_nothing_left, receipt, terminate_all
+from cloudtrain.provision.wait import Patience
 from cloudtrain.ssh.remote import Remote, connect_when_ready
 from cloudtrain.workflows.context import connect_run, layout_on
 from cloudtrain.workflows.fetch import Fetched, fetch_all_sessions, unproven_checkpoints
+from cloudtrain.workflows.wake import wake
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,15 @@ class Down:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """What `down` is told. `stop_training` ends a running session; `discard` fetches nothing."""
+    """What `down` is told.
+
+    `stop_training` ends a running session, `discard` fetches nothing, and `patience`
+    waits for the capacity to start a parked machine with.
+    """
 
     stop_training: bool = False
     discard: bool = False
+    patience: Patience = field(default_factory=Patience)
 
 
 def down(
@@ -103,9 +110,12 @@ def _reached(job: _Job, observed: Observation) -> Generator[Remote | None]:
         remote = _connect(job, machine.id, parked=parked)
     except CloudtrainError as error:
         if not ending.discard:
+            again = "try again when it can be reached"
+            if isinstance(error, CapacityError):
+                again = "`cloudtrain down --wait-for-capacity HOURS` keeps asking"
             raise RefusedError(
                 f"its checkpoints cannot be brought home: {error.message}",
-                hint="try again when it can be reached, or give them up with `cloudtrain down --discard`",
+                hint=f"{again}, or give them up with `cloudtrain down --discard`",
             ) from error
     try:
         yield remote
@@ -117,10 +127,8 @@ def _reached(job: _Job, observed: Observation) -> Generator[Remote | None]:
 def _connect(job: _Job, machine_id: str, *, parked: bool) -> Remote:
     folder, provider = job.folder, job.provider
     if parked:
-        with job.timeline.stage("start", f"{machine_id}, to bring its checkpoints home"), folder.changing():
-            folder.journal.append("starting", machine=machine_id)
-            provider.start(machine_id)
-            folder.journal.append("start", machine=machine_id)
+        with job.timeline.stage("start", f"{machine_id}, to bring its checkpoints home"):
+            wake(folder, provider, machine_id, job.ending.patience, job.reporter)
     with job.timeline.stage("connect", machine_id):
         running = provider.wait_running(machine_id, 600)
         folder.update(address=running.address, parked=False)

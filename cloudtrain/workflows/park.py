@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloudtrain import training
-from cloudtrain.errors import CapacityError, CloudError, CloudtrainError, GoneError, RefusedError
+from cloudtrain.errors import CloudError, CloudtrainError, GoneError, RefusedError
 from cloudtrain.events import Note, Reporter, Timeline
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.machine import Machine
@@ -16,9 +16,10 @@ from cloudtrain.providers.base import Provider
 from cloudtrain.provision.hostkey import secure_host_key
 from cloudtrain.provision.look import observe_settled
 from cloudtrain.provision.plan import HOURS_A_MONTH, storage_hour
-from cloudtrain.provision.wait import Patience, patiently
+from cloudtrain.provision.wait import Patience
 from cloudtrain.ssh.remote import connect_when_ready
 from cloudtrain.workflows.context import check_open, connect_run, layout_on
+from cloudtrain.workflows.wake import wake
 
 STOPPED_S = 300.0
 """How long a machine may take to stop."""
@@ -90,7 +91,7 @@ def start(parking: Parking, patience: Patience) -> Started:
     machine = _machine(parking)
     with timeline.stage("start", machine.id):
         if machine.state not in ("running", "pending"):
-            patiently(lambda: _ask(parking, machine.id), patience, parking.reporter)
+            wake(folder, provider, machine.id, patience, parking.reporter)
         running = provider.wait_running(machine.id, 600)
     folder.update(address=running.address, parked=False)
     if folder.readmit is not None:
@@ -156,22 +157,3 @@ def _wait_stopped(parking: Parking, machine_id: str, sleep: Callable[[float], No
         f"{machine_id} has not stopped after {STOPPED_S:.0f} s",
         hint="run `cloudtrain stop` again: it goes on waiting",
     )
-
-
-def _ask(parking: Parking, machine_id: str) -> None:
-    folder = parking.folder
-    with folder.changing():
-        check_open(folder)
-        folder.journal.append("starting", machine=machine_id)
-        try:
-            parking.provider.start(machine_id)
-        except CapacityError as error:
-            price = storage_hour(folder.record().volume_gb)
-            raise CapacityError(
-                f"there is no capacity to start {machine_id} now; its disk goes on costing "
-                f"{price:.4f} {folder.record().currency} an hour",
-                hint="`cloudtrain start --wait-for-capacity HOURS` keeps asking; "
-                "`cloudtrain down --discard` gives its disk up",
-                code=error.code,
-            ) from error
-        folder.journal.append("start", machine=machine_id)

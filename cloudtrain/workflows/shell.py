@@ -41,10 +41,13 @@ def show_log(
     return session
 
 
-def attach(folder: RunFolder, reporter: Reporter, line: Callable[[str], None]) -> int:
+def attach(
+    folder: RunFolder, reporter: Reporter, line: Callable[[str], None], *, sink: Sink | None = None
+) -> int:
     """Enter the running session's screen; without screen show its log until it ends.
 
-    Raises `UsageError` when none runs.
+    With a `sink` the command that would enter it is told there, for another program to
+    run. Raises `UsageError` when no session runs.
     """
     with connect_run(folder) as remote:
         session = _newest(remote, layout_on(remote, folder))
@@ -52,6 +55,9 @@ def attach(folder: RunFolder, reporter: Reporter, line: Callable[[str], None]) -
         raise UsageError(
             f"session {session.number:03d} is {session.state}", hint="`cloudtrain logs` shows its output"
         )
+    if sink is not None:
+        command = training.attach_command(session) if session.screen else ["tail", "-F", session.log]
+        return _tell(folder, command, sink)
     if not session.screen:
         reporter.emit(
             Note("this machine has no screen: the log is shown instead; Ctrl-C leaves the training alone")
@@ -62,12 +68,15 @@ def attach(folder: RunFolder, reporter: Reporter, line: Callable[[str], None]) -
     return _interactive(folder, training.attach_command(session), tty=True)
 
 
-def open_shell(folder: RunFolder) -> int:
+def open_shell(folder: RunFolder, *, sink: Sink | None = None) -> int:
     """Open an interactive shell; returns OpenSSH's exit code.
 
     Our own look comes first: what OpenSSH advises on a wrong host key is to trust it.
+    With a `sink` the command that would open it is told there instead.
     """
     connect_run(folder).close()
+    if sink is not None:
+        return _tell(folder, [], sink)
     return _interactive(folder, [], tty=True)
 
 
@@ -79,9 +88,13 @@ def run_command(folder: RunFolder, command: tuple[str, ...], sink: Sink, *, as_j
     """
     words = shlex.join(command)
     if not as_json:
-        code = _interactive(folder, [words], tty=sys.stdin.isatty() and sys.stdout.isatty())
+        tty = sys.stdin.isatty() and sys.stdout.isatty()
+        address = folder.record().address
+        code = _interactive(folder, [words], tty=tty)
         if code == OPENSSH_FAILED:
             connect_run(folder).close()  # raises what is the matter, if it is the way there
+            if folder.record().address != address:  # it had moved, so nothing was run
+                return _interactive(folder, [words], tty=tty)
         return code
     with connect_run(folder) as remote:
         result = remote.run(words, check=False, timeout=None)
@@ -94,6 +107,12 @@ def _newest(remote: Remote, layout: Layout) -> Session:
     if not found:
         raise UsageError("no training was ever started on this machine", hint="`cloudtrain train` starts one")
     return found[-1]
+
+
+def _tell(folder: RunFolder, command: list[str], sink: Sink) -> int:
+    argv = openssh.ssh(folder.target(), *command, tty=True)
+    sink.result({"command": argv}, "")
+    return 0
 
 
 def _interactive(folder: RunFolder, command: list[str], *, tty: bool) -> int:

@@ -72,7 +72,9 @@ def training_status(folder: RunFolder, config: Config) -> TrainingStatus | None:
     from cloudtrain.workflows.context import connect_run, layout_on
 
     record = folder.record()
-    if record.address is None or record.parked:
+    if record.address is None:
+        return None
+    if record.parked and not (folder.refind is not None and folder.refind()):
         return None
     with connect_run(folder) as remote:
         return training.status(remote, layout_on(remote, folder), config)

@@ -38,13 +38,13 @@ def tunnel(
     targets: tuple[str, ...],
     *,
     local_port: int | None,
-    opened: Callable[[Opened], None],
+    opened: Callable[[tuple[Opened, ...]], None],
     stop: threading.Event,
 ) -> None:
     """Open tunnels and keep them until `stop`; a dropped connection is made again.
 
     The local port is bound before anything is started on the machine: a busy one is
-    a `UsageError` at once. `opened` is called for each with its address.
+    a `UsageError` at once. `opened` is called once, with the address of each.
     """
     wanted = [_target(text) for text in targets]
     tunnels: list[Tunnel] = []
@@ -58,9 +58,11 @@ def tunnel(
             bound.bind()
         with connect_run(folder) as remote:
             services = [_ensure(remote, folder, config, reporter, name) for name, _ in wanted]
+        open_now: list[Opened] = []
         for bound, service, (name, remote_port) in zip(tunnels, services, wanted, strict=True):
             bound.serve(service.port if service else remote_port)
-            opened(_opened(name, bound.local_port, service, remote_port))
+            open_now.append(_opened(name, bound.local_port, service, remote_port))
+        opened(tuple(open_now))
         while not stop.wait(0.2):
             for bound in tunnels:
                 if bound.failure is not None:

@@ -224,6 +224,16 @@ def test_a_boot_past_the_deadline_is_a_rescue_window() -> None:
     assert not of(life, Resume) or all(at < back for at, a in life.done if isinstance(a, Resume))
 
 
+def test_an_uptime_that_falls_is_a_new_boot() -> None:
+    """A machine that shares its kernel with another keeps the boot's id."""
+    life = Life(lease=LEASE._replace(idle_s=0))
+    life.run(3000)
+    life.uptime, life.real = 3.0, life.real + 5000
+    life.run(60)
+    assert life.state.rescue
+    assert life.off is None
+
+
 def test_our_fetch_holds_the_window_and_two_hours_at_most() -> None:
     life = Life()
     life.real += 9000

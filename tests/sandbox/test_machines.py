@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import shutil
 import socket
 import struct
 import subprocess
@@ -236,6 +237,15 @@ def test_root_is_out_of_reach(cloud: Cloud, machine: str) -> None:
 
 
 @as_root
+@as_root
+def test_a_host_that_gets_a_user_takes_none_from_its_machines(cloud: Cloud, machine: str) -> None:
+    assert " /etc overlay " in cloud.ssh(machine, "cat /proc/mounts")
+    passwd, new = Path("/etc/passwd"), Path("/etc/passwd.cloudtrain-test")
+    shutil.copy2(passwd, new)
+    new.replace(passwd)  # what useradd does
+    assert cloud.ssh(machine, "id -un") == "ubuntu\n"
+
+
 def test_temporary_files_stay_in_the_machine(cloud: Cloud, machine: str) -> None:
     mark = f"mark-{machine}"
     cloud.ssh(machine, f"touch /tmp/{mark} /var/tmp/{mark} /dev/shm/{mark}")

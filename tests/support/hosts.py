@@ -67,9 +67,3 @@ class HostRoad(Road):
         program.write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F "{self.root}/ssh_config" "$@"\n')
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         self.env["PATH"] = f"{folder}:{os.environ['PATH']}"
-
-    def wait_for_end(self) -> None:
-        """Wait until no session runs."""
-        from tests.support.road import until
-
-        until(lambda: self.json("status")["result"]["training"]["session"]["state"] != "running", timeout=60)

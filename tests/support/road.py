@@ -111,6 +111,15 @@ class Road:
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 
+    def wait_for_end(self, timeout: float = 60) -> None:
+        """Wait until the newest training has ended; a machine that does not answer is asked again."""
+
+        def ended() -> bool:
+            training = self.json("status")["result"]["training"]
+            return training is not None and training["session"]["state"] != "running"
+
+        until(ended, timeout=timeout)
+
     def alive(self) -> list[str]:
         """Ask the emulated cloud directly which machines are not terminated."""
         ec2 = self.running.provider().clients.ec2

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.faults import arm, disarm, kill_at
-from tests.support.road import Road, home, until
+from tests.support.road import Road, home
 
 pytestmark = [pytest.mark.road, pytest.mark.timeout(1800)]
 EVERY = bool(os.environ.get("CRASH_SWEEP"))
@@ -34,10 +34,6 @@ def way(tmp_path: Path, shared: Path) -> Generator[Road]:
     yield made
     disarm(made)
     made.call("down", "--discard", "--stop-training", code=None)
-
-
-def wait_for_end(way: Road) -> None:
-    until(lambda: way.json("status")["result"]["training"]["session"]["state"] != "running", timeout=60)
 
 
 def points(few: tuple[int, ...]) -> tuple[int, ...]:
@@ -62,7 +58,7 @@ def test_up_killed_at_a_call_ends_in_one_machine(way: Road, when: str) -> None:
         visited += 1
         way.call("up", "-y")
         assert len(way.alive()) == 1, f"{when} call {at}"
-        wait_for_end(way)
+        way.wait_for_end()
         way.call("down")
         assert way.left() == [], f"{when} call {at}"
     tell(visited)
@@ -86,7 +82,7 @@ def test_down_killed_at_a_call_still_leaves_nothing_and_loses_nothing(way: Road,
     visited = 0
     for at in points((7, 9)):
         way.call("up", "-y")
-        wait_for_end(way)
+        way.wait_for_end()
         ended = kill_at(way, at, when, "down")
         way.call("down")
         assert way.left() == [], f"{when} call {at}"

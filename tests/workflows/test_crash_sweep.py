@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.road import Road, home, until
+from tests.support.road import Road, home
 
 pytestmark = [pytest.mark.road, pytest.mark.timeout(7200)]
 EVERY = bool(os.environ.get("CRASH_SWEEP"))
@@ -57,11 +57,6 @@ class Sweep:
         self.visited += process.returncode == -9
         return count
 
-    def wait_for_end(self) -> None:
-        until(
-            lambda: self.way.json("status")["result"]["training"]["session"]["state"] != "running", timeout=60
-        )
-
     def one_machine(self, where: str) -> None:
         assert len(self.way.alive()) == 1, where
         assert self.way.json("status")["result"]["training"] is not None, where
@@ -95,14 +90,14 @@ def points(total: int) -> Iterator[tuple[int, str]]:
 
 def test_up_and_down(sweep: Sweep) -> None:
     going = sweep.killed(0, "before", "up", "-y")
-    sweep.wait_for_end()
+    sweep.way.wait_for_end()
     ending = sweep.killed(0, "before", "down")
     sweep.nothing("unkilled")
     for at, when in points(max(going, ending)):
         sweep.killed(at, when, "up", "-y")
         sweep.way.call("up", "-y")
         sweep.one_machine(f"up, {when} {at}")
-        sweep.wait_for_end()
+        sweep.way.wait_for_end()
         sweep.killed(round(at * ending / max(going, ending)) or 1 if not EVERY else at, when, "down")
         sweep.way.call("down")
         sweep.nothing(f"down, {when} {at}")
@@ -119,7 +114,7 @@ def test_up_never_run_again(sweep: Sweep) -> None:
 
 def test_train(sweep: Sweep) -> None:
     sweep.way.call("up", "-y")
-    sweep.wait_for_end()
+    sweep.way.wait_for_end()
     every(sweep, ("train",), lambda: sweep.way.call("train", "--replace"))
     sweep.way.call("down")
     sweep.nothing("train")
@@ -127,7 +122,7 @@ def test_train(sweep: Sweep) -> None:
 
 def test_stop_and_start(sweep: Sweep) -> None:
     sweep.way.call("up", "-y")
-    sweep.wait_for_end()
+    sweep.way.wait_for_end()
 
     def stopped() -> None:
         sweep.way.call("stop")
@@ -150,8 +145,8 @@ def every(sweep: Sweep, command: tuple[str, ...], again: Callable[[], object]) -
     """Kill a command at each point, repeat it, and find one machine that answers."""
     total = sweep.killed(0, "before", *command)
     for at, when in points(total):
-        sweep.wait_for_end()
+        sweep.way.wait_for_end()
         sweep.killed(at, when, *command)
         again()
         sweep.one_machine(f"{command}, {when} {at}")
-    sweep.wait_for_end()
+    sweep.way.wait_for_end()

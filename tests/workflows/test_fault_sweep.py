@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.faults import arm, calls, disarm
-from tests.support.road import Road, home, until
+from tests.support.road import Road, home
 
 pytestmark = [pytest.mark.road, pytest.mark.timeout(7200)]
 EVERY = bool(os.environ.get("FAULT_SWEEP"))
@@ -65,10 +65,6 @@ def way(tmp_path: Path, shared: Path) -> Generator[Road]:
     made.call("down", "--discard", "--stop-training", code=None)
 
 
-def wait_for_end(way: Road) -> None:
-    until(lambda: way.json("status")["result"]["training"]["session"]["state"] != "running", timeout=60)
-
-
 def made_by(way: Road, *command: str) -> list[tuple[str, str]]:
     """Run a command and return the calls it made: service and action, each once."""
     before = len(calls(way))
@@ -115,7 +111,7 @@ def test_up(way: Road) -> None:
 
 def test_down(way: Road) -> None:
     way.call("up", "-y")
-    wait_for_end(way)
+    way.wait_for_end()
     found = made_by(way, "down")
     visited = 0
     for service, action, kind in chosen(
@@ -123,7 +119,7 @@ def test_down(way: Road) -> None:
     ):
         where = f"down, {service} {action}, {kind}"
         way.call("up", "-y")
-        wait_for_end(way)
+        way.wait_for_end()
         arm(way, at=1, call=action, **KINDS[kind])
         done = way.call("down", code=None)
         disarm(way)

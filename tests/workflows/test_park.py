@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.faults import arm, disarm
-from tests.support.road import Road, home, until
+from tests.support.road import Road, home
 
 pytestmark = pytest.mark.road
 
@@ -31,13 +31,9 @@ def state(way: Road) -> str:
     return str(way.json("status")["result"]["machine"]["state"])
 
 
-def wait_for_end(way: Road) -> None:
-    until(lambda: way.json("status")["result"]["training"]["session"]["state"] != "running", timeout=60)
-
-
 def test_stop_parks_start_resumes_and_down_brings_the_weights_home(way: Road) -> None:
     way.call("up", "-y")
-    wait_for_end(way)
+    way.wait_for_end()
     stopped = way.call("stop")
     assert "a month" in stopped.stdout
     assert state(way) == "stopped"
@@ -66,11 +62,11 @@ def test_stop_does_not_end_a_training_unasked(way: Road) -> None:
 
 def test_no_capacity_to_start_is_said_with_its_price_and_can_be_waited_for(way: Road) -> None:
     way.call("up", "-y")
-    wait_for_end(way)
+    way.wait_for_end()
     way.call("stop")
     arm(way, at=1, call="StartInstances", when="before", error="InsufficientInstanceCapacity", status=500)
     refused = way.call("start", code=3)
-    assert "costing" in refused.stderr
+    assert "its disk costs" in refused.stderr
     assert "--wait-for-capacity" in refused.stderr
     arm(way, at=1, call="StartInstances", when="before", error="InsufficientInstanceCapacity", status=500)
     waited = way.call("start", "--wait-for-capacity", "0.1")
@@ -80,7 +76,7 @@ def test_no_capacity_to_start_is_said_with_its_price_and_can_be_waited_for(way: 
 
 def test_up_starts_a_parked_machine(way: Road) -> None:
     way.call("up", "-y")
-    wait_for_end(way)
+    way.wait_for_end()
     machine = way.json("stop")["result"]["machine"]
     up = way.json("up", "-y")["result"]
     assert up["machine"] == machine

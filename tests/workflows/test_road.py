@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
 
@@ -43,15 +44,11 @@ def sshd_log(way: Road) -> Path:
     return way.state / "machines" / str(RunFolder(run_folder(way)).record().machine) / "sshd.log"
 
 
-def wait_for_end(way: Road) -> None:
-    until(lambda: way.json("status")["result"]["training"]["session"]["state"] != "running", timeout=60)
-
-
 def test_up_train_fetch_down(way: Road) -> None:
     first = way.call("up", "-y")
     assert "g4dn.xlarge" in first.stderr
     assert "cloudtrain down" in first.stdout + first.stderr
-    wait_for_end(way)
+    way.wait_for_end()
     assert way.call("logs").stdout.splitlines()[-1] == "last line"
     fetched = way.json("fetch-weights")["result"]
     kinds = {artifact["kind"] for artifact in fetched["artifacts"]}
@@ -67,7 +64,7 @@ def test_up_train_fetch_down(way: Road) -> None:
 
 def test_up_again_changes_nothing_and_says_what_differs(way: Road) -> None:
     way.call("up", "-y")
-    wait_for_end(way)
+    way.wait_for_end()
     before = len(way.running.calls())
     again = way.call("up", "-y")
     assert "nothing to change" in again.stderr
@@ -79,7 +76,7 @@ def test_up_again_changes_nothing_and_says_what_differs(way: Road) -> None:
     assert "code" in differs.stderr or "project" in differs.stderr
     assert "cloudtrain train" in differs.stderr
     way.call("train")
-    wait_for_end(way)
+    way.wait_for_end()
     assert "changed" in way.call("logs").stdout
     way.call("down")
     assert way.left() == []
@@ -120,7 +117,7 @@ def test_down_and_train_refuse_while_training_runs(way: Road) -> None:
 
 def test_a_wrong_host_key_ends_every_verb_before_authentication(way: Road) -> None:
     way.call("up", "-y")
-    wait_for_end(way)
+    way.wait_for_end()
     folder = run_folder(way)
     good = (folder / "known_hosts").read_bytes()
     keys.pin(folder / "known_hosts", folder.name, (keys.generate("stranger").public,))
@@ -139,7 +136,7 @@ def test_a_wrong_host_key_ends_every_verb_before_authentication(way: Road) -> No
 
 def test_one_handshake_a_command_when_nothing_has_to_move(way: Road) -> None:
     way.call("up", "-y")
-    wait_for_end(way)
+    way.wait_for_end()
     log = sshd_log(way)
     before = log.read_text().count("Accepted publickey")
     for verb in (["up", "-y"], ["status"], ["logs"], ["fetch-weights"], ["exec", "true"]):
@@ -161,7 +158,7 @@ def test_killed_at_any_event_of_up_the_next_up_ends_in_one_machine(way: Road, nt
     process.communicate()
     way.call("up", "-y")
     assert len(way.alive()) == 1
-    wait_for_end(way)
+    way.wait_for_end()
     way.call("down")
     assert way.left() == []
 
@@ -226,6 +223,24 @@ def test_every_verb_speaks_json_one_object_on_stdout_and_lines_on_stderr(way: Ro
             assert "event" in json.loads(line), verb
 
 
+def test_interactive_verbs_tell_their_command_and_two_tunnels_are_one_object(way: Road) -> None:
+    (way.project / "wait").touch()
+    way.call("up", "-y")
+    for verb in ("ssh", "attach"):
+        command = way.json(verb)["result"]["command"]
+        assert command[0].endswith("ssh")
+        assert "StrictHostKeyChecking=yes" in " ".join(command)
+    said = subprocess.run([*way.json("ssh")["result"]["command"], "id -un"], capture_output=True, check=True)
+    assert said.stdout.strip()
+    tunnel = way.start("tunnel", "22", "9999", "--port", "0", "--no-browser", "--json")
+    assert tunnel.stdout is not None
+    opened = json.loads(tunnel.stdout.readline())["result"]["tunnels"]
+    tunnel.send_signal(signal.SIGTERM)
+    tunnel.communicate(timeout=30)
+    assert [one["name"] for one in opened] == ["port 22", "port 9999"]
+    assert len({one["local_port"] for one in opened}) == 2
+
+
 def test_two_ups_at_once_rent_one_machine(way: Road) -> None:
     first, second = way.start("up", "-y"), way.start("up", "-y")
     ends = [process.communicate(timeout=120) for process in (first, second)]
@@ -251,7 +266,7 @@ def test_down_elsewhere_ends_a_waiting_run_with_the_truth(way: Road) -> None:
 
 def test_a_machine_that_went_by_itself_is_replaced_and_nothing_at_home_overwritten(way: Road) -> None:
     way.call("up", "-y")
-    wait_for_end(way)
+    way.wait_for_end()
     way.call("fetch-weights")
     best = run_folder(way) / "artifacts" / "001" / "outputs" / "out" / "best.pt"
     before = best.read_bytes()
@@ -263,7 +278,7 @@ def test_a_machine_that_went_by_itself_is_replaced_and_nothing_at_home_overwritt
     assert len(way.alive()) == 1
     assert way.json("status")["result"]["training"]["session"]["number"] == 2
     assert best.read_bytes() == before
-    wait_for_end(way)
+    way.wait_for_end()
     provider.terminate((way.alive()[0],), 60)
     assert "gone already" in way.call("down").stderr
     assert way.left() == []

@@ -41,10 +41,6 @@ def folder_of(way: Road) -> RunFolder:
     return next(run for run in runs if run.record().project == str(way.project) and not run.record().ended)
 
 
-def wait_for_end(way: Road) -> None:
-    until(lambda: way.json("status")["result"]["training"]["session"]["state"] != "running", timeout=60)
-
-
 def asked(way: Road, *args: str) -> tuple[subprocess.Popen[bytes], int]:
     """Start a command on a terminal of its own, which it will ask its question on."""
     ours, theirs = pty.openpty()
@@ -74,7 +70,7 @@ def read_until(terminal: int, text: str) -> str:
 
 def test_down_while_up_waits_at_its_question_leaves_nothing(way: Road) -> None:
     way.call("up", "-y")
-    wait_for_end(way)
+    way.wait_for_end()
     machine = way.alive()[0]
     way.running.provider().terminate((machine,), 60)
     process, terminal = asked(way, "up")
@@ -89,7 +85,7 @@ def test_down_while_up_waits_at_its_question_leaves_nothing(way: Road) -> None:
 
 def test_a_machine_that_the_cloud_has_forgotten_is_replaced_at_once(way: Road) -> None:
     way.call("up", "-y")
-    wait_for_end(way)
+    way.wait_for_end()
     folder = folder_of(way)
     # As an hour later: the journal names a machine of long ago that no describe shows any more.
     rows = folder.journal.path.read_text().replace(way.alive()[0], "i-0123456789abcdef0")
@@ -102,7 +98,7 @@ def test_a_machine_that_the_cloud_has_forgotten_is_replaced_at_once(way: Road) -
 
 def test_a_torn_newest_checkpoint_is_not_given_up_unasked(way: Road) -> None:
     way.call("up", "-y")
-    wait_for_end(way)
+    way.wait_for_end()
     way.call("fetch-weights")
     with zipfile.ZipFile(way.project / "whole.pt", "w") as archive:
         archive.writestr("archive/data.pkl", "x" * 5000)
@@ -124,7 +120,7 @@ def test_a_torn_newest_checkpoint_is_not_given_up_unasked(way: Road) -> None:
 
 def test_a_run_answers_to_its_whole_name_and_a_lost_folder_is_not_nothing(way: Road) -> None:
     way.call("up", "-y")
-    wait_for_end(way)
+    way.wait_for_end()
     folder = folder_of(way)
     assert way.json("status", "--name", folder.path.name)["result"]["run"] == folder.path.name
     lost = folder.path.with_name("lost")
@@ -142,7 +138,7 @@ def test_a_damaged_folder_blocks_nobody_else(way: Road) -> None:
     (damaged / "run.json").write_text("{")
     try:
         way.call("up", "-y")
-        wait_for_end(way)
+        way.wait_for_end()
         way.call("down")
         refused = way.call("down", code=2)
         assert str(damaged) in refused.stderr
@@ -158,7 +154,7 @@ def test_only_what_the_cloud_says_is_said_to_run(way: Road) -> None:
     assert "still runs" not in refused.stderr
     disarm(way)
     way.call("up", "-y")
-    wait_for_end(way)
+    way.wait_for_end()
     way.running.provider().terminate((way.alive()[0],), 60)
     gone = way.call("train", code=4)
     assert "is gone (terminated)" in gone.stderr
@@ -178,7 +174,7 @@ def test_run_ends_when_its_machine_is_ended_behind_its_back(way: Road) -> None:
 
 def test_run_does_not_take_an_old_session_for_an_edit(way: Road) -> None:
     way.call("up", "-y")
-    wait_for_end(way)
+    way.wait_for_end()
     (way.project / "train.py").write_text("print('edited')\n")
     refused = way.call("run", "-y", code=7)
     assert "cloudtrain train" in refused.stderr

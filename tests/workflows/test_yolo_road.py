@@ -62,7 +62,7 @@ def test_a_real_training_comes_home_whole(way: Road) -> None:
     tunnel = way.start("tunnel", "tensorboard", "--port", "0", "--no-browser", "--json")
     try:
         assert tunnel.stdout is not None
-        address = json.loads(tunnel.stdout.readline())["result"]["url"]
+        address = json.loads(tunnel.stdout.readline())["result"]["tunnels"][0]["url"]
         way.call("logs", "-f", timeout=300)
         until(
             lambda: "metrics/mAP50(B)" in curves(address).get("001", {}), timeout=60

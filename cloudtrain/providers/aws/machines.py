@@ -128,6 +128,11 @@ def start(clients: Clients, machine_id: str, *, sleep: Sleep = time.sleep) -> No
             if code_of(error) == "IncorrectInstanceState" and machine and machine.state == "stopping":
                 sleep(1)
                 continue
+            if code_of(error) == "IncorrectSpotRequestState" and machine and machine.state == "stopped":
+                raise CapacityError(
+                    "EC2 took it back (spot), and only EC2 starts it again, when it has room",
+                    code=code_of(error),
+                ) from error
             raise translate(error, f"starting {machine_id}") from error
         except NO_ANSWER as error:
             raise translate(error, f"starting {machine_id}") from error
