@@ -21,6 +21,8 @@ from cloudtrain.events import Output, Waterfall
 from cloudtrain.models.plan import Plan, Receipt
 
 if TYPE_CHECKING:
+    from cloudtrain.console.lines import Lines
+    from cloudtrain.console.watching import Screen
     from cloudtrain.models.account import Policy
     from cloudtrain.models.training import Artifact
     from cloudtrain.workflows.adopt import Adopted
@@ -121,6 +123,15 @@ class Console:
             self._ended = True
         elif text:
             self._print(text if plain else printable(text))
+
+    def watching(self) -> Screen | Lines:
+        """Return what shows a `watch`: a screen on a terminal, else lines, with `json` JSON lines."""
+        from cloudtrain.console.lines import Lines
+        from cloudtrain.console.watching import Screen, has_keys
+
+        if self._json or not self._out.isatty() or not has_keys(self._in) or self._in is None:
+            return Lines(self._out, json=self._json)
+        return Screen(self._out, self._in, color=not os.environ.get("NO_COLOR"))
 
     def show_plan(self, plan: Plan) -> None:
         """Show what will be done and what it costs, before the question."""
