@@ -21,6 +21,8 @@ from cloudtrain.events import Output, Waterfall
 from cloudtrain.models.plan import Plan, Receipt
 
 if TYPE_CHECKING:
+    from cloudtrain.console.lines import Lines
+    from cloudtrain.console.watching import Screen
     from cloudtrain.models.account import Policy
     from cloudtrain.models.training import Artifact
     from cloudtrain.workflows.adopt import Adopted
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from cloudtrain.workflows.quota import Quotas
     from cloudtrain.workflows.run import Ran
     from cloudtrain.workflows.status import RunStatus
+    from cloudtrain.workflows.sweep import Swept
     from cloudtrain.workflows.train import Trained
     from cloudtrain.workflows.tunnel import Opened
     from cloudtrain.workflows.up import Up
@@ -122,6 +125,15 @@ class Console:
             self._ended = True
         elif text:
             self._print(text if plain else printable(text))
+
+    def watching(self) -> Screen | Lines:
+        """Return what shows a `watch`: a screen on a terminal, else lines, with `json` JSON lines."""
+        from cloudtrain.console.lines import Lines
+        from cloudtrain.console.watching import Screen, has_keys
+
+        if self._json or not self._out.isatty() or not has_keys(self._in) or self._in is None:
+            return Lines(self._out, json=self._json)
+        return Screen(self._out, self._in, color=not os.environ.get("NO_COLOR"))
 
     def show_plan(self, plan: Plan) -> None:
         """Show what will be done and what it costs, before the question."""
@@ -229,6 +241,11 @@ class Console:
         """Show what is at home now."""
         head = f"{fetched.run}: session {fetched.session.number:03d} is {fetched.session.state}"
         self.result(fetched, "\n".join([head, *words.artifacts(fetched.artifacts)]))
+
+    def show_swept(self, swept: Swept) -> None:
+        """Show a search: how far it is, its best, and each worker."""
+        head = f"{swept.run}: session {swept.session.number:03d} is {swept.session.state}"
+        self.result(swept, "\n".join([head, *words.sweep(swept.sweep)]))
 
     def show_evaluation(self, found: Evaluation) -> None:
         """Show what a checkpoint is worth on images it never saw."""

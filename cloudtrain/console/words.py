@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cloudtrain.events import Note, Progress, StageFinished, Waterfall
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Offer, Plan, Receipt
+from cloudtrain.models.sweeping import SweepStatus
 from cloudtrain.models.training import Artifact, StepReport, TrainingStatus
 
 if TYPE_CHECKING:
@@ -243,6 +244,17 @@ def extended(done: Extended) -> list[str]:
 
 def _at(when: datetime) -> str:
     return f"{when:%Y-%m-%d %H:%M} UTC"
+
+
+def sweep(found: SweepStatus) -> list[str]:
+    """Return how a search stands: trials, the best, and a line a worker."""
+    lines = [f"trials      {found.done} of {found.trials} are done, in {found.table}"]
+    if found.best_fitness is not None:
+        lines.append(f"best        trial {found.best_trial}, fitness {found.best_fitness:.5f}")
+    for one in found.workers:
+        again = f", started again {one.restarts} times" if one.restarts else ""
+        lines.append(f"worker {one.number:<4} {one.state} on {one.device}: {one.done} trials{again}")
+    return lines
 
 
 def artifacts(found: Iterable[Artifact]) -> list[str]:
