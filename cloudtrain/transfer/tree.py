@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 Kind = Literal["file", "link", "dir"]
+What = Literal["project", "dataset", "model"]
 
 
 @dataclass(frozen=True, slots=True)
