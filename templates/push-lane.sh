@@ -42,7 +42,7 @@ begin() { # deletes what earlier pushes left and this one does not have
     mv "$manifest.new" "$manifest.names"
 }
 
-unpack() { tar -xpf - --no-same-owner -C "$folder"; }
+unpack() { tar -xf - -B -b 128 --no-same-owner --no-same-permissions -C "$folder"; }
 
 part() { # offset, size of the whole, id
     mkdir -p "$parts"

@@ -28,6 +28,10 @@ BROKE = 255
 """OpenSSH's own exit code for a line that it could not make or keep."""
 
 
+FAST = "aes128-gcm@openssh.com"
+"""Offered first: with the AES instructions that every GPU machine has, it costs half of OpenSSH's own first."""
+
+
 class Pipe:
     """One command over the shared connection; the same words as `Channel`."""
 
@@ -75,7 +79,7 @@ class SharedLine:
         self._target = target
         self._folder = Path(tempfile.mkdtemp(prefix="ct-"))  # short: a socket's path has 107 bytes at most
         self._socket = self._folder / "s"
-        self._options = ["-o", f"ControlPath={self._socket}"]
+        self._options = ["-o", f"ControlPath={self._socket}", "-o", f"Ciphers=^{FAST}"]
         self._environment = openssh.environment(target)
         args = openssh.ssh(target, "cat > /dev/null")
         self._process = subprocess.Popen(

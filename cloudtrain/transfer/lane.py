@@ -28,7 +28,7 @@ _WRITE = 1 << 18
 class Command(Protocol):
     """A command that runs on the machine, over whichever connection."""
 
-    def write(self, data: bytes, /) -> None:
+    def write(self, data: bytes | memoryview, /) -> None:
         """Send all of it. Raises `ConnectError`."""
         ...
 
@@ -128,8 +128,9 @@ class Lane:
 
     def _write(self, data: bytes | bytearray) -> None:
         try:
+            view = memoryview(data)
             for start in range(0, len(data), _WRITE):
-                self._command.write(bytes(data[start : start + _WRITE]))
+                self._command.write(view[start : start + _WRITE])
                 self._written += 1
         except (ConnectError, OSError, EOFError) as error:
             raise self.broke(error) from error

@@ -9,6 +9,7 @@ which sends what differs in them, where both ends have it.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -241,7 +242,7 @@ def _unchanged(entries: list[Entry]) -> bool:
         if entry.source is None:
             continue
         try:
-            info = entry.source.stat()
+            info = os.stat(entry.source)  # noqa: PTH116
         except OSError:
             return False
         if (info.st_size, info.st_mtime_ns) != (entry.size, entry.mtime_ns):

@@ -98,9 +98,7 @@ def header(entry: Entry) -> bytes:
     fields = b"%s\0%07o\0%07o\0%07o\0%011o\0%011o\0        %s%s\0ustar  \0" % (
         name.ljust(99, b"\0"), mode, 0, 0, size, entry.mtime, _TYPES[entry.kind], link.ljust(99, b"\0"),
     )  # fmt: skip
-    block = bytearray(fields.ljust(BLOCK, b"\0"))
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
+    return fields[:148] + b"%06o\0 " % sum(fields) + fields[156:].ljust(BLOCK - 156, b"\0")
 
 
 def _long_header(entry: Entry, mode: int, size: int) -> bytes:

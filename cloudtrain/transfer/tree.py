@@ -15,7 +15,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 Kind = Literal["file", "link", "dir"]
@@ -36,7 +35,7 @@ class Entry:
     size: int = 0
     mtime_ns: int = 0
     mode: int = 0o644
-    source: Path | None = None
+    source: str | None = None
     link: str = ""
     content: bytes = b""
 
