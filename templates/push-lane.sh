@@ -5,6 +5,8 @@
 set -e -o pipefail
 folder=$1 manifest=$2 parts=$2.parts
 
+take() { dd bs=128K iflag=fullblock,count_bytes count="$length" status=none; }
+
 look() { # digest, stat digest
     if same "$folder" "$manifest" "$1" "$2"; then printf 'same\n'; return; fi
     local at=$folder fresh=fresh
@@ -76,13 +78,13 @@ mkdir -p "$folder" "${manifest%/*}"
 while read -r word length one two three four; do
     answer=ok
     case $word in
-    begin) head -c "$length" | begin;;
-    tar) head -c "$length" | unpack;;
-    tar.gz) head -c "$length" | gzip -dc | unpack;;
-    part) head -c "$length" | part "$one" "$two" "$three";;
-    part.gz) head -c "$length" | gzip -dc | part "$one" "$two" "$three";;
-    place) head -c "$length" | place;;
-    drop) head -c "$length" | drop;;
+    begin) take | begin;;
+    tar) take | unpack;;
+    tar.gz) take | gzip -dc | unpack;;
+    part) take | part "$one" "$two" "$three";;
+    part.gz) take | gzip -dc | part "$one" "$two" "$three";;
+    place) take | place;;
+    drop) take | drop;;
     commit) answer=$(commit "$one" "$two");;
     *) echo "unknown: $word" >&2; exit 64;;
     esac

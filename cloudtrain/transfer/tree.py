@@ -81,7 +81,8 @@ class Tree:
         for entry in self.entries:
             fields = (entry.kind, str(entry.size), str(entry.mtime_ns), str(entry.executable), entry.link)
             total.update("\0".join(fields).encode("utf-8", "surrogateescape"))
-            total.update(b"\0" + entry.raw + b"\0" + hashlib.sha256(entry.content).digest())
+            total.update(b"\0" + entry.raw + b"\0")
+            total.update(hashlib.sha256(entry.content).digest() if entry.content else b"")
         return total.hexdigest()
 
     @cached_property
