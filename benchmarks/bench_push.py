@@ -58,7 +58,7 @@ class Cell:
     share: float
     """Of what the line carries by raw streams."""
     load: float
-    """Processor seconds a second that the benchmark's processes took, of `cores`."""
+    """Processor seconds a second that the whole machine spent: at `cores` it is the limit, not the line."""
     whole: bool = True
     """False when it was stopped and judged by what had arrived."""
 
@@ -69,6 +69,7 @@ class Bench:
 
     root: Path
     tree: Path
+    files: int
     size: int
     limit: float
     server: Sshd
@@ -95,8 +96,11 @@ class Bench:
             began = time.monotonic()
             seconds = self.tools[tool](target, there)
             load = (_processor() - before) / (time.monotonic() - began)
-        moved = sum(path.stat().st_size for path in there.rglob("*") if path.is_file())
-        whole = moved >= self.size
+        arrived = sum(
+            path.is_file() for path in (there / "project" if tool == "cloudtrain" else there).rglob("*")
+        )
+        whole = arrived >= self.files
+        moved = self.size * min(arrived, self.files) // self.files  # files differ in size, and in their order
         return Cell(rtt, mbit, tool, seconds, moved, moved / seconds / raw, load, whole)
 
     def cloudtrain(self, target: SshTarget, there: Path) -> float:
@@ -255,7 +259,7 @@ def main() -> None:
     server = Sshd(root / "machine").start()
     try:
         size = make_tree(root / "tree", given.files)
-        bench = Bench(root, root / "tree", size, given.limit, server)
+        bench = Bench(root, root / "tree", given.files // 2 * 2, size, given.limit, server)
         tools = [tool for tool in bench.tools if not given.tools or tool in given.tools.split(",")]
         for rtt in map(float, given.rtt.split(",")):
             for mbit in map(float, given.mbit.split(",")):
