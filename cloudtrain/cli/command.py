@@ -94,6 +94,8 @@ def applied_config(folder: RunFolder) -> Config:
     if stored is None:
         record = folder.record()
         stored = {"name": record.name, "provider": record.provider, "region": record.region}
+        if record.profile:
+            stored["profile"] = record.profile
     return from_dict(stored)
 
 

@@ -29,6 +29,7 @@ from cloudtrain.transfer.push import differs as differs_there
 from cloudtrain.workflows.checks import check_project
 from cloudtrain.workflows.context import (
     Context,
+    check_account,
     check_open,
     find_run,
     layout_on,
@@ -63,7 +64,7 @@ def up(context: Context) -> Up:
     _same_run(context, folder)
     provider = context.provider()
     with context.timeline.stage("plan") as stage:
-        identity = provider.identity()
+        identity = provider.identity() if folder is None else check_account(folder, provider)
         survey = provider.survey(context.config)
         observed = observe_settled(folder, provider) if folder else NOTHING
         plan = _plan(context, survey, observed, source)
@@ -95,6 +96,8 @@ def _new_run(context: Context, provider: Provider, identity: Identity) -> RunFol
         provider=provider.name,
         region=identity.region,
         project=context.base,
+        account=identity.account or None,
+        profile=context.config.profile,
     )
 
 

@@ -55,8 +55,9 @@ class AwsProvider:
     def identity(self) -> Identity:
         """Ask STS who calls. The owner is a digest, so that tags name no account."""
         with translating("asking AWS who you are"):
-            arn = self.clients.sts.get_caller_identity()["Arn"]
-        return Identity(owner_of(arn), self.clients.region, self.clients.partition)
+            caller = self.clients.sts.get_caller_identity()
+        owner = owner_of(caller["Arn"])
+        return Identity(owner, self.clients.region, self.clients.partition, str(caller["Account"]))
 
     def survey(self, config: Config) -> Survey:
         """Ask for everything a plan needs."""
