@@ -102,7 +102,6 @@ def _cloud_init(facts: Facts) -> Step | None:
         check="[ -e /run/cloud-init/result.json ] || [ -e /run/cloud-init/disabled ]",
         apply=render("step-cloud-init.sh.j2"),
         timeout_s=900,
-        bakeable=False,
     )
 
 
@@ -121,7 +120,6 @@ def _apt_mirror(config: Config, facts: Facts) -> Step | None:
         lock="apt",
         shared=True,
         timeout_s=60,
-        bakeable=False,
     )
 
 

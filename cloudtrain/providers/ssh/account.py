@@ -7,6 +7,7 @@ from typing import NoReturn
 from cloudtrain.errors import RefusedError, UsageError
 from cloudtrain.models.account import OfferList, OfferQuery, Policy, Probe, Quota, QuotaRequest
 from cloudtrain.models.config import Config
+from cloudtrain.models.image import BakedImage
 from cloudtrain.models.machine import Market
 from cloudtrain.models.plan import Found
 
@@ -21,6 +22,17 @@ class NoAccount:
                 "hosts of your own are never removed",
                 hint="`cloudtrain down --remove` takes away what a run put there",
             )
+
+    def images(self, owner: str) -> tuple[BakedImage, ...]:  # noqa: ARG002 - as its Protocol
+        """Return none: nothing is made of a host that is the user's."""
+        return ()
+
+    def create_image(self, machine_id: str, name: str, tags: dict[str, str]) -> str:  # noqa: ARG002
+        """Raise `UsageError`: nothing is for rent."""
+        raise UsageError(
+            "there is no image of a host of your own",
+            hint="`cloudtrain bake --provider aws` makes one on EC2",
+        )
 
     def offers(self, query: OfferQuery) -> OfferList:  # noqa: ARG002 - as its Protocol
         """Raise `UsageError`: nothing is for rent."""
