@@ -20,7 +20,7 @@ from cloudtrain.models.run import Layout
 from cloudtrain.paths import shipped
 from cloudtrain.training import build_command
 from cloudtrain.training.session import starting
-from cloudtrain.workflows.bake import cleaning
+from cloudtrain.workflows.imaging import cleaning
 from tests.bootstrap.cases import CONFIGS, LAYOUT, MACHINES
 
 LIBRARIES = {

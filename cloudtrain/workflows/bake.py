@@ -12,38 +12,31 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from cloudtrain import bootstrap, facts
 from cloudtrain.catalog import recipe
 from cloudtrain.config import dump, from_dict
-from cloudtrain.errors import CloudError, RefusedError, UsageError
+from cloudtrain.errors import RefusedError, UsageError
 from cloudtrain.events import Note, Waterfall
 from cloudtrain.journal.folder import RunFolder, create, open_runs
 from cloudtrain.models.config import Config, Dataset, Project
 from cloudtrain.models.image import BakedImage
 from cloudtrain.models.plan import Observation
 from cloudtrain.models.run import Layout
-from cloudtrain.models.tags import RECIPE, USER, run_tags
+from cloudtrain.models.tags import run_tags
 from cloudtrain.models.training import StepReport
-from cloudtrain.providers.base import Provider
 from cloudtrain.provision.apply import apply_up, target_of
-from cloudtrain.provision.end import find_everything, prove_nothing_left, receipt, terminate_all
 from cloudtrain.provision.hostkey import secure_host_key
 from cloudtrain.provision.launch import Applying
 from cloudtrain.provision.look import observe_settled
 from cloudtrain.provision.plan import Wanted, plan_up
-from cloudtrain.render import render
 from cloudtrain.ssh.remote import Remote, connect_when_ready
 from cloudtrain.workflows.context import Context, telling_what_runs, with_way_in
 from cloudtrain.workflows.converged import converged
-from cloudtrain.workflows.park import Parking, wait_stopped
+from cloudtrain.workflows.imaging import Job, clean, end, finished, imaged, last_point
 
 LEASE_H = 3.0
 """Hours that a bake's machine may live at most."""
-IMAGE_S = 3600.0
-"""How long AWS may take for an image; some 10 minutes for a disk of 60 GB."""
 NOTHING = Observation((), None, None)
 _LOCAL = ("-", ".", "/", "file:")
 
@@ -66,14 +59,15 @@ def bake(context: Context, *, sleep: Callable[[float], None] = time.sleep) -> Ba
     """
     config = to_bake(context.config)
     provider = context.provider()
-    job = _Job(replace(context, config=config), provider, recipe.digest(config), sleep)
+    job = Job(replace(context, config=config), provider, recipe.digest(config), sleep)
     folder = _unfinished(job)
-    if folder is None or not _imaged(folder):
+    if folder is None or not imaged(folder):
         folder, steps = _made(job, folder)
     else:
         steps = ()
     with telling_what_runs(folder, context.reporter, context.provider):
-        return _finished(job, folder, steps)
+        image, cost = finished(job, folder)
+    return Bake(image, steps, cost, context.timeline.waterfall())
 
 
 def to_bake(config: Config) -> Config:
@@ -97,20 +91,7 @@ def to_bake(config: Config) -> Config:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    context: Context
-    provider: Provider
-    digest: str
-    sleep: Callable[[float], None]
-
-    @property
-    def place(self) -> Path:
-        """What the run folder says it belongs to: no folder of a project, or `up` would take it up."""
-        return self.context.base / ".cloudtrain-bake"
-
-
-def _unfinished(job: _Job) -> RunFolder | None:
+def _unfinished(job: Job) -> RunFolder | None:
     """Return an interrupted bake that can go on; one that cannot is ended first."""
     found = open_runs(project=job.place)
     if not found:
@@ -119,7 +100,7 @@ def _unfinished(job: _Job) -> RunFolder | None:
     stored = folder.load_config()
     same = stored is not None and recipe.digest(from_dict(stored)) == job.digest
     here = folder.record().provider == job.provider.name
-    half = _last(folder) == "cleaning"  # nobody gets in any more, nor knows how clean it is
+    half = last_point(folder) == "cleaning"  # nobody gets in any more, nor knows how clean it is
     if same and here and not half:
         return with_way_in(folder, job.context.config, job.context.provider, job.context.reporter)
     if not here:
@@ -128,23 +109,11 @@ def _unfinished(job: _Job) -> RunFolder | None:
             hint=f"`cloudtrain down --name {folder.path.name}` ends it",
         )
     job.context.reporter.emit(Note(f"the unfinished bake {folder.path.name} cannot go on: it is ended"))
-    _end(job, folder)
+    end(job, folder)
     return None
 
 
-_POINTS = ("cleaning", "cleaned", "imaging", "image")
-
-
-def _last(folder: RunFolder) -> str:
-    """Return the last point that a bake is known to have reached."""
-    return next((str(row["event"]) for row in reversed(folder.journal.rows()) if row["event"] in _POINTS), "")
-
-
-def _imaged(folder: RunFolder) -> bool:
-    return _last(folder) in ("cleaned", "imaging", "image")
-
-
-def _made(job: _Job, folder: RunFolder | None) -> tuple[RunFolder, tuple[StepReport, ...]]:
+def _made(job: Job, folder: RunFolder | None) -> tuple[RunFolder, tuple[StepReport, ...]]:
     """Launch, converge and clean; the machine is still running then."""
     context, provider = job.context, job.provider
     with context.timeline.stage("plan") as stage:
@@ -193,16 +162,22 @@ def _made(job: _Job, folder: RunFolder | None) -> tuple[RunFolder, tuple[StepRep
             stage.outcome = "host key verified"
         with remote:
             secure_host_key(remote, folder, provider, context.timeline)
-            steps = _converge(job, remote)
-            _clean(job, folder, remote)
+            steps = _converge(job, folder, remote)
+            clean(job, folder, remote)
     return folder, steps
 
 
-def _converge(job: _Job, remote: Remote) -> tuple[StepReport, ...]:
+def _converge(job: Job, folder: RunFolder, remote: Remote) -> tuple[StepReport, ...]:
     context = job.context
     with context.timeline.stage("facts") as stage:
         found = facts.gather(remote)
         stage.outcome = f"{found.os_id} {found.os_version}, {len(found.gpus)} GPU"
+    if not found.privileged:
+        end(job, folder)
+        raise RefusedError(
+            "cleaning a machine for an image needs root, which we are not there; it was ended",
+            hint="rehearse a bake with `CLOUDTRAIN_SANDBOX_MACHINES=nspawn`, which needs root on Linux",
+        )
     layout = Layout(f"{found.home}/.cloudtrain/baked")
     names = set(recipe.recipe().bake)
     if not _send_requirements(job, remote, layout):
@@ -225,7 +200,7 @@ def _converge(job: _Job, remote: Remote) -> tuple[StepReport, ...]:
     )
 
 
-def _send_requirements(job: _Job, remote: Remote, layout: Layout) -> bool:
+def _send_requirements(job: Job, remote: Remote, layout: Layout) -> bool:
     """Send the requirements file alone; False where there is none, or it needs what lies beside it."""
     named = job.context.config.environment.requirements
     path = job.context.base / job.context.config.project.path / (named or "requirements.txt")
@@ -237,121 +212,3 @@ def _send_requirements(job: _Job, remote: Remote, layout: Layout) -> bool:
         return False
     remote.put(text, f"{layout.project}/{named}")
     return True
-
-
-def _clean(job: _Job, folder: RunFolder, remote: Remote) -> None:
-    """Take from the disk what is of this machine and of this user. Raises `RefusedError`."""
-    script = cleaning(remote.home, secrets_of(job.context.config))
-    with job.context.timeline.stage("clean", "keys, histories, caches, lists") as stage:
-        folder.journal.append("cleaning")
-        done = remote.script(_as_root(script), timeout=600, check=False)
-        if done.code != 0:
-            raise RefusedError(
-                f"no image is made: cleaning the machine failed\n{done.stdout.strip()[-2000:]}",
-                hint="`cloudtrain bake` again begins on a new machine",
-            )
-        folder.journal.append("cleaned")
-        stage.outcome = "no key, host key, history or secret is left"
-
-
-def cleaning(home: str, secrets: tuple[str, ...]) -> str:
-    """Render what cleans a machine, and then looks for what must not be there."""
-    return render("bake-clean.sh.j2", home=home, secrets=secrets)
-
-
-def secrets_of(config: Config) -> tuple[str, ...]:
-    """Return the passwords in the configured addresses, as they are written and as they are meant."""
-    mirrors = config.mirrors
-    addresses = (
-        mirrors.package_index, mirrors.torch_index, mirrors.conda_installer, mirrors.conda_channel, mirrors.apt,
-    )  # fmt: skip
-    found = [urlsplit(one).password for one in addresses if one]
-    return tuple(dict.fromkeys(word for one in found if one for word in (one, unquote(one))))
-
-
-def _as_root(script: str) -> str:
-    end = "CLOUDTRAIN_CLEAN_ENDS_HERE"
-    return f"sudo -n bash -s <<'{end}'\n{script}\n{end}\n"
-
-
-def _finished(job: _Job, folder: RunFolder, steps: tuple[StepReport, ...]) -> Bake:
-    """Stop the machine, make the image, wait for it, end the machine."""
-    context = job.context
-    machine = folder.record().machine
-    name = f"cloudtrain-{folder.path.name}-{job.digest}"
-    with context.timeline.stage("image", name) as stage:
-        image = _image_id(folder)
-        if image is None:
-            image = _imaging(job, folder, machine or "", name)
-        made = _wait_image(job, folder, image)
-        stage.outcome = image
-    cost = _end(job, folder)
-    return Bake(made, steps, cost, context.timeline.waterfall())
-
-
-def _image_id(folder: RunFolder) -> str | None:
-    row = folder.journal.last("image")
-    return str(row["image"]) if row else None
-
-
-def _imaging(job: _Job, folder: RunFolder, machine: str, name: str) -> str:
-    context, provider = job.context, job.provider
-    observed = provider.observe(folder.run())
-    state = next((one.state for one in observed.machines if one.id == machine), "terminated")
-    if state not in ("running", "stopping", "stopped"):
-        made = [one for one in provider.images(folder.run().owner) if one.id and one.run == folder.path.name]
-        if made:  # the answer was lost, and the machine ended itself meanwhile
-            folder.journal.append("image", image=made[0].id)
-            return made[0].id
-        _end(job, folder)
-        raise CloudError(
-            f"the machine of this bake is {state}: it ended before its image was made",
-            hint="`cloudtrain bake` begins anew; nothing is left of this one",
-        )
-    with folder.changing():
-        with context.timeline.stage("stop", machine):
-            provider.stop(machine)
-            wait_stopped(Parking(folder, provider, context.reporter, context.timeline), machine, job.sleep)
-        record = folder.record()
-        tags = {**run_tags(folder.run()), RECIPE: job.digest, USER: record.user}
-        folder.journal.append("imaging", name=name)
-        image = provider.create_image(machine, name, tags)
-        folder.journal.append("image", image=image)
-    return image
-
-
-def _wait_image(job: _Job, folder: RunFolder, image: str) -> BakedImage:
-    """Return the image once it is available. Raises `CloudError` when it never is."""
-    pause, waited = 0.2, 0.0
-    while waited < IMAGE_S:
-        found = next((one for one in job.provider.images(folder.run().owner) if one.id == image), None)
-        if found is not None and found.state == "available":
-            return found
-        if found is not None and found.state not in ("pending", "available"):
-            _end(job, folder)
-            raise CloudError(
-                f"image {image} is {found.state}",
-                hint="`cloudtrain images --prune` removes it, `cloudtrain bake` makes another",
-            )
-        job.sleep(pause)
-        waited, pause = waited + pause, min(pause * 1.4, 10.0)
-    raise CloudError(
-        f"image {image} is not available after {IMAGE_S / 60:.0f} minutes",
-        hint="`cloudtrain bake` again goes on waiting",
-    )
-
-
-def _end(job: _Job, folder: RunFolder) -> float | None:
-    """End the bake's machine and way in, and prove it; images stay. Returns what it cost."""
-    provider = job.provider
-    observed = find_everything(folder, provider)
-    spent = receipt(folder, observed)
-    with folder.changing():
-        terminate_all(observed, folder, provider, job.context.timeline)
-        with job.context.timeline.stage("verify", "nothing but the image is left") as stage:
-            prove_nothing_left(folder, provider)
-            stage.outcome = "0 left"
-        folder.journal.append("ended")
-        folder.update(ended=datetime.now(UTC).isoformat(), cost=spent.cost, address=None)
-        folder.forget_keys()
-    return spent.cost
