@@ -26,8 +26,11 @@ def environment_python(config: Config, facts: Facts, layout: Layout) -> str:
     """Return the interpreter that training uses: a path, or for `existing` maybe a bare name.
 
     With manager `existing`, `environment.python` is a path or a command; a mere version
-    such as the default `3.12` means the machine's own `python3`.
+    such as the default `3.12` means the machine's own `python3`. With `runtime: docker` it
+    is the image's.
     """
+    if config.runtime == "docker":
+        return config.docker.python
     environment = config.environment
     if environment.manager != "existing":
         return f"{prefix(config, facts, layout)}/bin/python"

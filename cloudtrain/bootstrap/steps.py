@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cloudtrain.bootstrap.environment import environment_steps
+from cloudtrain.bootstrap.image import image_steps
 from cloudtrain.bootstrap.packages import package_steps
 from cloudtrain.bootstrap.step import Step
 from cloudtrain.bootstrap.system import system_steps
@@ -12,7 +13,7 @@ from cloudtrain.models.run import Layout
 
 NAMES = (
     "cloud-init", "apt-mirror", "base", "driver", "uv", "miniconda", "environment", "torch",
-    "trainer", "requirements", "packages", "opencv", "gpu",
+    "trainer", "requirements", "packages", "opencv", "image", "gpu",
 )  # fmt: skip
 """Every step there is, in the order in which they are listed."""
 
@@ -24,6 +25,8 @@ def steps(config: Config, facts: Facts, layout: Layout) -> tuple[Step, ...]:
     where there is none. Raises `UsageError` for what cannot work on this machine at all,
     such as a PyTorch version that has no build for its GPU.
     """
+    if config.runtime == "docker":
+        return (*system_steps(config, facts, layout), *image_steps(config, facts, layout))
     return (
         *system_steps(config, facts, layout),
         *environment_steps(config, facts, layout),

@@ -51,6 +51,7 @@ def digest(config: Config) -> str:
         recipe().version,
         base_of(config),
         config.runtime,
+        config.docker.image,
         config.cuda.toolkit,
         environment.manager,
         environment.python,

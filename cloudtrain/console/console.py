@@ -21,6 +21,8 @@ from cloudtrain.events import Output, Waterfall
 from cloudtrain.models.plan import Plan, Receipt
 
 if TYPE_CHECKING:
+    from cloudtrain.console.lines import Lines
+    from cloudtrain.console.watching import Screen
     from cloudtrain.models.account import Policy
     from cloudtrain.models.training import Artifact
     from cloudtrain.workflows.adopt import Adopted
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from cloudtrain.workflows.doctor import Diagnosis
     from cloudtrain.workflows.down import Down
     from cloudtrain.workflows.evaluate import Evaluation
+    from cloudtrain.workflows.extend import Extended
     from cloudtrain.workflows.fetch import Fetched
     from cloudtrain.workflows.images import Images
     from cloudtrain.workflows.offers import Offers
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from cloudtrain.workflows.quota import Quotas
     from cloudtrain.workflows.run import Ran
     from cloudtrain.workflows.status import RunStatus
+    from cloudtrain.workflows.sweep import Swept
     from cloudtrain.workflows.train import Trained
     from cloudtrain.workflows.tunnel import Opened
     from cloudtrain.workflows.up import Up
@@ -124,6 +128,15 @@ class Console:
         elif text:
             self._print(text if plain else printable(text))
 
+    def watching(self) -> Screen | Lines:
+        """Return what shows a `watch`: a screen on a terminal, else lines, with `json` JSON lines."""
+        from cloudtrain.console.lines import Lines
+        from cloudtrain.console.watching import Screen, has_keys
+
+        if self._json or not self._out.isatty() or not has_keys(self._in) or self._in is None:
+            return Lines(self._out, json=self._json)
+        return Screen(self._out, self._in, color=not os.environ.get("NO_COLOR"))
+
     def show_plan(self, plan: Plan) -> None:
         """Show what will be done and what it costs, before the question."""
         if self._json:
@@ -200,6 +213,10 @@ class Console:
             "next: `cloudtrain start` goes on, `cloudtrain down` brings the weights home and ends it",
         )
 
+    def show_extended(self, extended: Extended) -> None:
+        """Show until when the machine may live now, and what that comes to."""
+        self.result(extended, "\n".join(words.extended(extended)))
+
     def show_started(self, started: Started) -> None:
         """Show where a machine runs again, and what is on it."""
         session = started.session
@@ -222,12 +239,11 @@ class Console:
             lines.append(words.machine(machine))
         if status.training is not None:
             lines += words.training(status.training)
+        lines += words.lease(status.lease)
         if status.receipt is not None:
             price = words.money(status.record.price_hour, status.record.currency)
             spent = words.money(status.receipt.cost, status.receipt.currency)
-            lines.append(
-                f"cost        {spent} so far, {price} an hour; lease until {status.record.deadline or 'not known'}"
-            )
+            lines.append(f"cost        {spent} so far, {price} an hour")
         lines += [f"not known   {what}" for what in status.missing]
         self.result(status, "\n".join(lines))
 
@@ -235,6 +251,11 @@ class Console:
         """Show what is at home now."""
         head = f"{fetched.run}: session {fetched.session.number:03d} is {fetched.session.state}"
         self.result(fetched, "\n".join([head, *words.artifacts(fetched.artifacts)]))
+
+    def show_swept(self, swept: Swept) -> None:
+        """Show a search: how far it is, its best, and each worker."""
+        head = f"{swept.run}: session {swept.session.number:03d} is {swept.session.state}"
+        self.result(swept, "\n".join([head, *words.sweep(swept.sweep)]))
 
     def show_evaluation(self, found: Evaluation) -> None:
         """Show what a checkpoint is worth on images it never saw."""

@@ -37,6 +37,9 @@ class Instance:
     """A subnet of your own instead of the default VPC's."""
     security_group: str | None = None
     """A security group of your own; then no rule is added or removed."""
+    address: Literal["auto", "public", "private"] = "auto"
+    """Where the machine is reached: auto is public where the subnet gives such an address; private goes
+    through your network or a ProxyJump of ~/.ssh/config."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,26 @@ class Cuda:
 
     toolkit: Literal["12.6", "12.8", "12.9", "13.0"] | None = None
     """A CUDA toolkit with nvcc, such as "12.8", for code that compiles its own kernels; Ubuntu only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Docker:
+    """The container of `runtime: docker`; its image brings the Python environment."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = PYDANTIC
+
+    image: str | None = None
+    """An image, pulled on the machine where it is not there."""
+    dockerfile: str | None = None
+    """A Dockerfile in the project, built on the machine, instead of `image`."""
+    python: str = "python3"
+    """The image's interpreter."""
+    shm_size: str = "auto"
+    """Shared memory for data loaders: auto is half the memory, host is `--ipc=host`; or a size such as 8g."""
+    memory: str = "auto"
+    """Memory limit: auto leaves a tenth to the machine itself; none; or a size such as 12g."""
+    mounts: tuple[str, ...] = ()
+    """More of the machine's folders, as /there:/inside or /there:/inside:ro."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +132,24 @@ class Train:
     """A model's name, a .yaml, or a local file, which is sent."""
     args: dict[str, bool | int | float | str] = field(default_factory=dict[str, bool | int | float | str])
     """Arguments for the trainer, by its own names."""
+    gpus: str | None = None
+    """all, how many, or which, as [0, 1]; default: all for YOLO, for a script its own business."""
     command: str | None = None
     """The command of kind script."""
     outputs: tuple[str, ...] = ("**/*.pt", "**/*.pth", "**/*.safetensors")
     """Kind script: which files come home, as patterns in the project folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """A search for hyperparameters: yolov5's --evolve or ultralytics' tune, one process per GPU."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = PYDANTIC
+
+    trials: Annotated[int, Ge(1)] | None = None
+    """How many trials, on all devices together; default: no search, one training."""
+    workers: Annotated[int, Ge(1), Le(64)] | None = None
+    """How many at once; default: one per GPU, or one without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +166,18 @@ class Lease:
     """Idle minutes after which it does."""
     after_training: Literal["stop", "terminate", "keep"] = "stop"
     """What happens when the training ended and nobody is there."""
+    notify: str | None = None
+    """A shell command the machine runs at each notice, with CLOUDTRAIN_KIND and CLOUDTRAIN_NOTICE set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spot:
+    """What to do when a spot machine is taken back."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = PYDANTIC
+
+    patience: Annotated[float, Gt(0)] = 60.0
+    """Minutes `run` waits for EC2 to give it back before it offers to go on elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,14 +254,20 @@ class Config:
     """CUDA for code of one's own."""
     runtime: Literal["host", "docker"] = "host"
     """Train on the host itself or in a container."""
+    docker: Docker = field(default_factory=Docker)
+    """The container."""
     project: Project = field(default_factory=Project)
     """The code."""
     dataset: Dataset = field(default_factory=Dataset)
     """The data."""
     train: Train = field(default_factory=Train)
     """The training."""
+    sweep: Sweep = field(default_factory=Sweep)
+    """The search."""
     lease: Lease = field(default_factory=Lease)
     """The limits."""
+    spot: Spot = field(default_factory=Spot)
+    """When a spot machine is taken back."""
     access: Access = field(default_factory=Access)
     """The way in."""
     mirrors: Mirrors = field(default_factory=Mirrors)

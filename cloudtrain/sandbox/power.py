@@ -48,18 +48,22 @@ class GuardFiles:
     program: str = field(repr=False)
     config: Mapping[str, Any]
 
-    def turned(self, home: str, folder: str, imds: str, first_contact_s: float | None) -> dict[str, Any]:
-        """Return the configuration with this machine's paths. `first_contact_s` replaces the given one."""
+    def turned(
+        self, home: str, folder: str, imds: str, shortened: Mapping[str, float], booted: float
+    ) -> dict[str, Any]:
+        """Return the configuration with this machine's paths, and `shortened` in place of what is given.
+
+        `booted` is the host's uptime when the machine began, 0 where the machine has its own.
+        """
         contact = [_HOME.sub(home, str(pattern)) for pattern in self.config.get("contact", [])]
         changes: dict[str, Any] = {
             "contact": list(dict.fromkeys(contact)),
             "state": f"{home}/{STATE}",
             "imds": imds,
             "poweroff": ["/bin/sh", f"{folder}/poweroff"],
+            "booted": booted,
         }
-        if first_contact_s is not None:
-            changes["first_contact_s"] = first_contact_s
-        return {**self.config, **changes}
+        return {**self.config, **changes, **shortened}
 
 
 def guard_of(user_data: str) -> GuardFiles | None:
@@ -86,10 +90,17 @@ def place(files: GuardFiles, folder: Path, seen: str) -> None:
 
 
 def configure(
-    files: GuardFiles, folder: Path, seen: str, home: str, imds: str, first_contact_s: float
+    files: GuardFiles,
+    folder: Path,
+    seen: str,
+    home: str,
+    imds: str,
+    *,
+    shortened: Mapping[str, float],
+    booted: float,
 ) -> None:
-    """Write the configuration of a boot; `first_contact_s` 0 leaves it as it was given."""
-    turned = files.turned(home, seen, imds, first_contact_s or None)
+    """Write the configuration of a boot."""
+    turned = files.turned(home, seen, imds, shortened, booted)
     _replace(folder / "guard.json", json.dumps(turned))
 
 

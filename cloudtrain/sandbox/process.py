@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -46,7 +47,8 @@ class ProcessKind:
     sshd: str
     sftp: str
     extra: str = ""
-    first_contact_s: float = 0.0
+    shortened: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What of a guard's configuration passes faster here."""
     world: World | None = field(default=None, repr=False)
 
     def join(self, world: World) -> None:
@@ -89,8 +91,9 @@ def process_kind(state: State) -> ProcessKind:
     # Only this folder: in one that a machine owns it could put links in root's way.
     who.own(state.home / ".cache" / "uv", 0o755)
     surroundings.place_uv(state.home / ".bin")
-    first_contact_s = Delays.of(os.environ).first_contact
-    return ProcessKind(state, who, addresses.free_port(), server, sftp, sshd.newer_options(), first_contact_s)
+    return ProcessKind(
+        state, who, addresses.free_port(), server, sftp, sshd.newer_options(), Delays.of(os.environ).guard
+    )
 
 
 @dataclass(slots=True)
@@ -219,10 +222,15 @@ class ProcessMachine:
     def _configure_guard(self) -> None:
         if self._guard is None or self._imds is None:
             return
-        seen, late = self._seen_folder(), self.kind.first_contact_s
-        if not self.kind.who.own_time:  # its uptime is the host's
-            late = power.uptime() + (late or float(self._guard.config.get("first_contact_s", 0)))
-        power.configure(self._guard, self.folder, seen, self.seen_home, self._imds.url, late)
+        power.configure(
+            self._guard,
+            self.folder,
+            self._seen_folder(),
+            self.seen_home,
+            self._imds.url,
+            shortened=self.kind.shortened,
+            booted=0.0 if self.kind.who.own_time else power.uptime(),
+        )
 
     def _write_session(self) -> None:
         who, seen = self.kind.who, self._seen_folder()

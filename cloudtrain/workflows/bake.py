@@ -182,6 +182,8 @@ def _converge(job: Job, folder: RunFolder, remote: Remote) -> tuple[StepReport, 
     names = set(recipe.recipe().bake)
     if not _send_requirements(job, remote, layout):
         names.discard("requirements")
+    if context.config.docker.dockerfile:
+        names.discard("image")
     # What is not baked is not done either, but for what the others wait for.
     names |= {"cloud-init", "apt-mirror"}
     ready = threading.Event()

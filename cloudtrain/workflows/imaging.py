@@ -30,6 +30,8 @@ IMAGE_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
+    """One bake. `digest` names its recipe."""
+
     context: Context
     provider: Provider
     digest: str
@@ -50,6 +52,7 @@ def last_point(folder: RunFolder) -> str:
 
 
 def imaged(folder: RunFolder) -> bool:
+    """Whether only the image is missing."""
     return last_point(folder) in ("cleaned", "imaging", "image")
 
 

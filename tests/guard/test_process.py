@@ -276,7 +276,7 @@ def test_a_spot_notice_reaches_the_trainer(
 
 def test_nobody_came(machine: Machine) -> None:
     machine.home.rmdir()
-    machine.config["first_contact_s"] = 0.001  # this computer booted before that
+    machine.config["first_contact_s"] = 0.001
     machine.start()
     assert until(machine.off.exists)
     assert machine.json("receipt.json")["why"] == "no-contact"

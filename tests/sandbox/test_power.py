@@ -37,7 +37,7 @@ with open(config["state"] + "/seen.part", "w") as file:
 import os
 os.replace(config["state"] + "/seen.part", config["state"] + "/seen.json")
 while True:
-    up = time.clock_gettime(time.CLOCK_BOOTTIME)
+    up = time.clock_gettime(time.CLOCK_BOOTTIME) - config["booted"]
     contact = any(glob.glob(pattern) for pattern in config["contact"])
     if time.time() > config["deadline"] or (not contact and up > config["first_contact_s"]):
         subprocess.run(config["poweroff"], check=True)

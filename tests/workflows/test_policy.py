@@ -53,6 +53,10 @@ def granted(*verbs: str) -> set[str]:
     return {action for one in statements for action in one["Action"]}
 
 
+SSH_ONLY = {"train"}
+"""Verbs that ask the cloud nothing as long as the machine is where it was."""
+
+
 def statement(name: str, *verbs: str, partition: str = "aws") -> dict[str, Any]:
     statements: Any = policy(verbs, partition).document["Statement"]
     return next(one for one in statements if one["Sid"] == name)
@@ -156,7 +160,7 @@ def test_each_verb_calls_only_what_its_own_policy_allows(way: Road) -> None:
     def check(verb: str, *args: str) -> None:
         way.call(*args)
         called = record.actions()
-        assert called, f"nothing was recorded of {verb}"
+        assert called or verb in SSH_ONLY, f"nothing was recorded of {verb}"
         extra = called - granted(verb) - set(FREE)
         if extra:
             beyond[" ".join(args)] = extra
@@ -169,6 +173,7 @@ def test_each_verb_calls_only_what_its_own_policy_allows(way: Road) -> None:
     check("train", "train", "--replace")
     check("audit", "audit")
     check("stop", "stop")
+    check("extend", "extend", "--hours", "1", "-y")
     check("start", "start")
     check("down", "down", "--stop-training", "--discard")
     check("images", "images")
