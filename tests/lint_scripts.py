@@ -20,6 +20,7 @@ from cloudtrain.models.run import Layout
 from cloudtrain.paths import shipped
 from cloudtrain.training import build_command
 from cloudtrain.training.session import Container, starting
+from cloudtrain.workflows.imaging import cleaning
 from tests.bootstrap.cases import CONFIGS, LAYOUT, MACHINES
 
 LIBRARIES = {
@@ -44,8 +45,8 @@ def main() -> int:
 
 
 def bootstrap_scripts() -> dict[str, str]:
-    """Return every distinct check and apply of every step, and what carries them."""
-    found: dict[str, str] = {}
+    """Return every distinct check and apply of every step, what carries them, and what undoes a machine."""
+    found: dict[str, str] = {cleaning("/home/some user", ("s3cret",)): "clean"}
     for machine, facts in MACHINES.items():
         for name, config in CONFIGS.items():
             every = steps(config, facts, LAYOUT)

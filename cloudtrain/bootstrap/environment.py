@@ -33,19 +33,28 @@ def environment_python(config: Config, facts: Facts, layout: Layout) -> str:
         return config.docker.python
     environment = config.environment
     if environment.manager != "existing":
-        return f"{layout.env}/bin/python"
+        return f"{prefix(config, facts, layout)}/bin/python"
     if environment.python[:1].isdigit():
         return facts.python3 or "python3"
     return environment.python
 
 
-def marks(config: Config, layout: Layout) -> str:
+def prefix(config: Config, facts: Facts, layout: Layout) -> str:
+    """Return where the environment lies: in the run's folder, or where its image brought it.
+
+    An environment cannot be moved. A rented machine has one run; on a host of the user's
+    own an environment that two runs share would be a way from one into the other.
+    """
+    return facts.baked if facts.baked and config.provider != "ssh" else layout.env
+
+
+def marks(config: Config, facts: Facts, layout: Layout) -> str:
     """Return the folder of marks: what was asked for when a step last succeeded.
 
     It lies inside the environment, so that they are gone when the environment is.
     """
     inside = config.environment.manager != "existing"
-    return f"{layout.env}/.cloudtrain" if inside else f"{layout.root}/marks"
+    return f"{prefix(config, facts, layout)}/.cloudtrain" if inside else f"{layout.root}/marks"
 
 
 def digest(*asked: str) -> str:
@@ -163,18 +172,19 @@ def _environment(config: Config, facts: Facts, layout: Layout) -> Step:
     environment = config.environment
     channel = config.mirrors.conda_channel or miniconda.CHANNEL
     asked = digest(environment.manager, environment.python)
-    mark = f"{marks(config, layout)}/environment"
+    mark = f"{marks(config, facts, layout)}/environment"
+    env = prefix(config, facts, layout)
     return Step(
         name="environment",
         reason=f"a Python {environment.python} environment by {environment.manager}",
-        check=f"[ -x {shlex.quote(layout.env)}/bin/python ] || {{ echo 'there is none'; exit 1; }}\n"
+        check=f"[ -x {shlex.quote(env)}/bin/python ] || {{ echo 'there is none'; exit 1; }}\n"
         f'[ "$(cat {shlex.quote(mark)} 2>/dev/null)" = {asked} ] || '
         "{ echo 'it is of another manager or Python'; exit 1; }",
         apply=render(
             "step-environment.sh.j2",
             manager=environment.manager,
             python=environment.python,
-            env=layout.env,
+            env=env,
             mark=mark,
             asked=asked,
             uv=uv_path(facts),
@@ -197,5 +207,4 @@ def _existing(config: Config, facts: Facts, layout: Layout) -> Step:
         apply=f"echo {shlex.quote(f'there is no {python} on the machine: correct environment.python')}; exit 1",
         lock="env",
         timeout_s=30,
-        bakeable=False,
     )

@@ -42,7 +42,6 @@ def _image(config: Config, layout: Layout) -> Step:
         lock="env",
         timeout_s=3600,
         waits_for_project=bool(dockerfile),
-        bakeable=not dockerfile,
     )
 
 
@@ -69,5 +68,4 @@ def _gpu(config: Config, facts: Facts, layout: Layout) -> Step | None:
         needs=("driver", "docker", "toolkit", "image"),
         lock="env",
         timeout_s=300,
-        bakeable=False,
     )

@@ -16,6 +16,7 @@ from cloudtrain.bootstrap.environment import (
     digest,
     environment_python,
     marks,
+    prefix,
     uv_path,
 )
 from cloudtrain.bootstrap.step import Step
@@ -65,8 +66,8 @@ def target(config: Config, facts: Facts, layout: Layout) -> Target:
         install, uninstall = f"{quoted} -m pip install", f"{quoted} -m pip uninstall -y"
     return Target(
         python,
-        marks(config, layout),
-        layout.env,
+        marks(config, facts, layout),
+        prefix(config, facts, layout),
         manager != "existing",
         config.mirrors.package_index,
         install,
@@ -223,7 +224,6 @@ def _requirements(config: Config, layout: Layout, place: Target) -> Step | None:
         needs=("environment", "torch", "trainer"),
         lock="env",
         waits_for_project=True,
-        bakeable=False,
     )
 
 
@@ -269,5 +269,4 @@ def _gpu(config: Config, facts: Facts, place: Target) -> Step | None:
         needs=("driver", "environment", "torch", "trainer", "requirements", "packages", "opencv"),
         lock="env",
         timeout_s=300,
-        bakeable=False,
     )

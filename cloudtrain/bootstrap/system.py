@@ -104,7 +104,6 @@ def _cloud_init(facts: Facts) -> Step | None:
         check="[ -e /run/cloud-init/result.json ] || [ -e /run/cloud-init/disabled ]",
         apply=render("step-cloud-init.sh.j2"),
         timeout_s=900,
-        bakeable=False,
     )
 
 
@@ -123,7 +122,6 @@ def _apt_mirror(config: Config, facts: Facts) -> Step | None:
         lock="apt",
         shared=True,
         timeout_s=60,
-        bakeable=False,
     )
 
 

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from cloudtrain.models.training import Artifact
     from cloudtrain.workflows.adopt import Adopted
     from cloudtrain.workflows.audit import Audit, Deletion
+    from cloudtrain.workflows.bake import Bake
     from cloudtrain.workflows.doctor import Diagnosis
     from cloudtrain.workflows.down import Down
     from cloudtrain.workflows.evaluate import Evaluation
     from cloudtrain.workflows.extend import Extended
     from cloudtrain.workflows.fetch import Fetched
+    from cloudtrain.workflows.images import Images
     from cloudtrain.workflows.offers import Offers
     from cloudtrain.workflows.park import Parked, Started
     from cloudtrain.workflows.provision import Provisioned
@@ -173,6 +175,14 @@ class Console:
         counted = f"{pending} steps pending" if done.dry_run else f"{done.changed} steps changed"
         lines = [*words.steps(done.steps), f"{done.run}: {counted} of {len(done.steps)}"]
         self.result(done, "\n".join(lines))
+
+    def show_bake(self, bake: Bake) -> None:
+        """Show the image that was made, and what it costs to keep."""
+        self.result(bake, "\n".join([*words.baked(bake.image, bake.cost), *self._waterfall(bake.waterfall)]))
+
+    def show_images(self, images: Images) -> None:
+        """Show the images of the caller's own."""
+        self.result(images, "\n".join(account.images(images)))
 
     def show_trained(self, trained: Trained) -> None:
         """Show the session that was started."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cloudtrain.events import Note, Progress, StageFinished, Waterfall
+from cloudtrain.models.image import BakedImage
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Offer, Plan, Receipt
 from cloudtrain.models.sweeping import SweepStatus
@@ -138,6 +139,16 @@ def _alternative(offer: Offer) -> str:
         else f"{money(offer.price_hour, offer.currency)} an hour"
     )
     return f"{offer.type} ({offer.market}), {price} without volume and address"
+
+
+def baked(image: BakedImage, cost: float | None) -> list[str]:
+    """Return the lines about an image that was just made."""
+    keeps = f"at most {money(image.price_month, image.currency)} a month for up to {image.size_gb} GB"
+    return [
+        f"{image.id} ({image.name}) is yours in {image.region}: recipe {image.recipe}",
+        f"making it cost {money(cost, image.currency)} at most; keeping it costs {keeps}",
+        "next: `cloudtrain up` with `image: auto` starts from it; `cloudtrain images` lists what you have",
+    ]
 
 
 BAR = 32

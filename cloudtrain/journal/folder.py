@@ -65,6 +65,8 @@ class RunRecord:
     """A machine of the user's own: not the run's key opens it, but what follows here."""
     identity: str | None = None
     password: bool = False
+    bake: bool = False
+    """A run that makes an image: nothing on its machine is ever to be brought home."""
     proxy_jump: str | None = None
     proxy_command: str | None = None
     account: str | None = None

@@ -30,7 +30,9 @@ class Instance:
     volume_gb: Annotated[int, Ge(20), Le(16384)] | None = None
     """Root volume in GB, 20 or more; default: image, environment and dataset, with room."""
     image: str = "auto"
-    """auto, ubuntu-24.04, ubuntu-22.04, dlami, or an id (ami-…)."""
+    """auto, ubuntu-24.04, ubuntu-22.04, dlami, or an id (ami-…); auto is yours from `cloudtrain bake`, else Ubuntu."""
+    dlami: bool = False
+    """Whether `image: auto` may be AWS's Deep Learning image, which brings the driver, before Ubuntu."""
     subnet: str | None = None
     """A subnet of your own instead of the default VPC's."""
     security_group: str | None = None
@@ -56,6 +58,16 @@ class Environment:
     """More packages by name, as pip spells them."""
     torch: str = "auto"
     """auto fits the driver; or a version such as 2.8.0; or none for no PyTorch at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cuda:
+    """CUDA beside the driver; PyTorch brings what it needs itself."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = PYDANTIC
+
+    toolkit: Literal["12.6", "12.8", "12.9", "13.0"] | None = None
+    """A CUDA toolkit with nvcc, such as "12.8", for code that compiles its own kernels; Ubuntu only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +250,8 @@ class Config:
     """The machine to rent."""
     environment: Environment = field(default_factory=Environment)
     """The Python environment."""
+    cuda: Cuda = field(default_factory=Cuda)
+    """CUDA for code of one's own."""
     runtime: Literal["host", "docker"] = "host"
     """Train on the host itself or in a container."""
     docker: Docker = field(default_factory=Docker)

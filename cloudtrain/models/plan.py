@@ -76,6 +76,8 @@ class Image:
     user: str
     root_device: str
     floor_gb: int
+    baked: bool = False
+    """Whether it is of our own making and holds the environment already."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,9 @@ def plan_up(wanted: Wanted) -> Plan:
     config, survey = wanted.config, wanted.survey
     if config.provider == hosts.OWN:
         return hosts.plan_host(config, survey, wanted.observed)
-    volume = volume_gb(config, survey.image.floor_gb, wanted.dataset_bytes)
+    inside = ENVIRONMENT_GB[config.environment.manager] if survey.image.baked else 0
+    volume = volume_gb(config, survey.image.floor_gb - inside, wanted.dataset_bytes)
+    volume = max(volume, survey.image.floor_gb)
     ranked = rank(affordable(config, survey.offers))
     offer = ranked[0] if ranked else None
     price = hourly(offer.price_hour if offer else None, volume)

@@ -255,7 +255,9 @@ def _what_runs(folder: RunFolder, provider: Callable[[], Provider] | None) -> No
         return Note(
             "a machine may have been launched: its answer did not come",
             level="warning",
-            hint="`cloudtrain up` finds it; `cloudtrain down` ends it",
+            hint="`cloudtrain bake` finds it"
+            if record.bake
+            else "`cloudtrain up` finds it; `cloudtrain down` ends it",
         )
     if record.machine is not None:
         return _said(record, _seen(folder, record.machine, provider))
@@ -267,6 +269,8 @@ def _what_runs(folder: RunFolder, provider: Callable[[], Provider] | None) -> No
 def _said(record: RunRecord, machine: Machine | None) -> Note:
     price = f", {record.price_hour:.3f} {record.currency} an hour" if record.price_hour else ""
     hint = "`cloudtrain up` continues there; `cloudtrain down` brings the weights home and ends it"
+    if record.bake:
+        hint = f"`cloudtrain bake` goes on; `cloudtrain down --name {record.name}-{record.id}` ends it"
     if machine is not None and not machine.alive:
         text = f"{machine.id} ({record.name}) is gone ({machine.state})"
         return Note(text, hint="`cloudtrain down` tidies up, `cloudtrain up` launches another")

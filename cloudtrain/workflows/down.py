@@ -98,6 +98,9 @@ def _reached(job: _Job, observed: Observation) -> Generator[Remote | None]:
     """
     folder, ending = job.folder, job.ending
     alive = [machine for machine in observed.machines if machine.alive]
+    if folder.record().bake:
+        yield None
+        return
     if not alive or folder.record().address is None:
         job.reporter.emit(_why_nothing(folder, alive=bool(alive)))
         yield None

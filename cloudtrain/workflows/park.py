@@ -74,7 +74,7 @@ def stop(parking: Parking, *, stop_training: bool, sleep: Callable[[float], None
             folder.journal.append("stop", machine=machine.id)
             provider.stop(machine.id)
             folder.update(parked=True)
-        _wait_stopped(parking, machine.id, sleep)
+        wait_stopped(parking, machine.id, sleep)
         folder.journal.append("stopped", machine=machine.id)
         stage.outcome = "stopped, its disk is kept"
     record = folder.record()
@@ -145,7 +145,8 @@ def _end_training(parking: Parking, *, stop_training: bool) -> None:
         parking.reporter.emit(Note(f"the training was not ended first: {error.message}", level="warning"))
 
 
-def _wait_stopped(parking: Parking, machine_id: str, sleep: Callable[[float], None]) -> None:
+def wait_stopped(parking: Parking, machine_id: str, sleep: Callable[[float], None]) -> None:
+    """Return once the machine is stopped, or gone. Raises `CloudError` after `STOPPED_S`."""
     pause, waited = 0.1, 0.0
     while waited < STOPPED_S:
         observed = parking.provider.observe(parking.folder.run())

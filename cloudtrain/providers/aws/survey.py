@@ -77,7 +77,7 @@ def _ask(clients: Clients, config: Config) -> _Asked:
         prices=prices.on_demand(clients, types),
         spot=ask(lambda: prices.spot(clients, types if wants_spot else ())),
         rates=ask(lambda: prices.rates(clients)),
-        image=ask(lambda: images.resolve(clients, config.instance.image)),
+        image=ask(lambda: images.choose(clients, config)),
         address=ask(lambda: ingress(clients, config)),
         network=ask(lambda: network.check(clients, config, clients.settings.ssh_port)),
     )

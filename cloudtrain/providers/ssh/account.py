@@ -5,6 +5,7 @@ from __future__ import annotations
 from cloudtrain.errors import CloudError, UsageError
 from cloudtrain.models.account import OfferList, OfferQuery, Policy, Quota, QuotaRequest
 from cloudtrain.models.config import Host
+from cloudtrain.models.image import BakedImage
 from cloudtrain.models.machine import Market
 from cloudtrain.models.plan import Offer, Rates
 
@@ -16,6 +17,17 @@ class NoAccount:
     """The part of a provider that is about an account, where there is none."""
 
     _hosts: dict[str, Host]
+
+    def images(self, owner: str) -> tuple[BakedImage, ...]:  # noqa: ARG002 - as its Protocol
+        """Return none: nothing is made of a host that is the user's."""
+        return ()
+
+    def create_image(self, machine_id: str, name: str, tags: dict[str, str]) -> str:  # noqa: ARG002
+        """Raise `UsageError`: nothing is for rent."""
+        raise UsageError(
+            "there is no image of a host of your own",
+            hint="`cloudtrain bake --provider aws` makes one on EC2",
+        )
 
     def offers(self, query: OfferQuery) -> OfferList:
         """Return the listed hosts; what is in them is known once one was taken."""
