@@ -46,6 +46,7 @@ def up(
     max_hours: opt.MaxHours = None,
     max_cost: opt.MaxCost = None,
     wait_for_capacity: opt.WaitForCapacity = 0.0,
+    resume: opt.Resume = False,
     config: opt.File = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -56,7 +57,8 @@ def up(
     def body(console: Console) -> None:
         from cloudtrain.workflows.up import up as workflow
 
-        result = workflow(_context(console, config, flags, yes=yes, wait_hours=wait_for_capacity))
+        context = _context(console, config, flags, yes=yes, wait_hours=wait_for_capacity)
+        result = workflow(replace(context, resume=resume))
         console.show_up(result)
 
     execute(Speaking(json, quiet), body)
@@ -77,6 +79,7 @@ def run(
     max_hours: opt.MaxHours = None,
     max_cost: opt.MaxCost = None,
     wait_for_capacity: opt.WaitForCapacity = 0.0,
+    resume: opt.Resume = False,
     config: opt.File = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -87,10 +90,8 @@ def run(
     def body(console: Console) -> int:
         from cloudtrain.workflows.run import run as workflow
 
-        result = workflow(
-            _context(console, config, flags, yes=yes, wait_hours=wait_for_capacity),
-            keep_on_failure=keep_on_failure,
-        )
+        context = _context(console, config, flags, yes=yes, wait_hours=wait_for_capacity)
+        result = workflow(replace(context, resume=resume), keep_on_failure=keep_on_failure)
         console.show_ran(result)
         return result.exit_code
 

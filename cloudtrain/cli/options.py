@@ -45,6 +45,10 @@ MaxCost = Annotated[
     float | None,
     typer.Option("--max-cost", help="Lease in money: then the machine powers off.", metavar="MONEY"),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="On a new machine, go on from the furthest checkpoint at home."),
+]
 WaitForCapacity = Annotated[
     float,
     typer.Option(

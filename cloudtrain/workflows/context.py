@@ -51,6 +51,8 @@ class Context:
     show_plan: Callable[[Plan], None]
     wait_hours: float = 0.0
     """How long to keep asking for a machine that is not to be had now."""
+    resume: bool = False
+    """Go on from the furthest copy at home, on another machine."""
 
 
 def find_run(base: Path, name: str | None) -> RunFolder | None:

@@ -119,8 +119,12 @@ def start_session(
     *,
     number: int,
     model: str | None = None,
+    resume_from: str | None = None,
 ) -> Session:
-    """Start session `number` under screen; `model` overrides the configured one."""
+    """Start session `number` under screen; `model` overrides the configured one.
+
+    `resume_from` is a checkpoint on the machine to go on from.
+    """
     layout = settled.layout
     data_yaml = f"{layout.data}/data.yaml" if context.config.dataset.path else None
     with context.timeline.stage("start training") as stage:
@@ -135,6 +139,7 @@ def start_session(
             dataset_yaml=data_yaml,
             model=model or _model(context, layout),
             facts=settled.facts,
+            resume_from=resume_from,
         )
         stage.outcome = f"session {number:03d}"
     return session
