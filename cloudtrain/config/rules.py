@@ -26,6 +26,7 @@ TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
 VERSION = re.compile(r"\d+(\.\d+){0,2}")
 TORCH = re.compile(r"auto|none|\d+\.\d+(\.\d+)?")
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+GPUS = re.compile(r"all|[1-9]\d*|\[ *\d+( *, *\d+)* *\]")
 IMAGE = re.compile(r"[A-Za-z0-9][\w.\-/:@]*")
 SIZE = re.compile(r"[1-9]\d*[bkmgBKMG]?")
 MOUNT = re.compile(r"/[^:]*:/[^:]*(:(ro|rw))?")
@@ -208,6 +209,20 @@ def _train(config: Config) -> Found:
             yield (f"train.outputs.{n}",), f"`train.outputs[{n}]` {words}, not `{pattern}`"
     if not script and not train.model.strip():
         yield ("train.model", "train.kind"), "`train.model` must not be empty"
+    yield from _gpus(config)
+
+
+def _gpus(config: Config) -> Found:
+    gpus = config.train.gpus
+    if gpus is not None and not GPUS.fullmatch(gpus):
+        yield (
+            ("train.gpus",),
+            f"`train.gpus` must be all, a number of them or a list such as [0, 1], not `{gpus}`",
+        )
+    if gpus is not None and "device" in config.train.args:
+        yield ("train.gpus", "train.args"), "`train.gpus` and `train.args.device` say the same: give one"
+    if config.sweep.trials and config.train.kind == "script":
+        yield ("sweep.trials", "train.kind"), "`sweep` is the YOLO trainers' own search; a script has none"
 
 
 def _addresses(config: Config) -> Found:

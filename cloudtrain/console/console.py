@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cloudtrain.workflows.quota import Quotas
     from cloudtrain.workflows.run import Ran
     from cloudtrain.workflows.status import RunStatus
+    from cloudtrain.workflows.sweep import Swept
     from cloudtrain.workflows.train import Trained
     from cloudtrain.workflows.tunnel import Opened
     from cloudtrain.workflows.up import Up
@@ -236,6 +237,11 @@ class Console:
         """Show what is at home now."""
         head = f"{fetched.run}: session {fetched.session.number:03d} is {fetched.session.state}"
         self.result(fetched, "\n".join([head, *words.artifacts(fetched.artifacts)]))
+
+    def show_swept(self, swept: Swept) -> None:
+        """Show a search: how far it is, its best, and each worker."""
+        head = f"{swept.run}: session {swept.session.number:03d} is {swept.session.state}"
+        self.result(swept, "\n".join([head, *words.sweep(swept.sweep)]))
 
     def show_evaluation(self, found: Evaluation) -> None:
         """Show what a checkpoint is worth on images it never saw."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from cloudtrain.events import Note, Progress, StageFinished, Waterfall
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Offer, Plan, Receipt
+from cloudtrain.models.sweeping import SweepStatus
 from cloudtrain.models.training import Artifact, StepReport, TrainingStatus
 
 
@@ -192,6 +193,17 @@ def training(status: TrainingStatus) -> list[str]:
         lines.append(f"checkpoint  {status.checkpoint or 'newest'}, {duration(status.checkpoint_age_s)} old")
     if status.last_line:
         lines.append(f"last line   {status.last_line[:120]}")
+    return lines
+
+
+def sweep(found: SweepStatus) -> list[str]:
+    """Return how a search stands: trials, the best, and a line a worker."""
+    lines = [f"trials      {found.done} of {found.trials} are done, in {found.table}"]
+    if found.best_fitness is not None:
+        lines.append(f"best        trial {found.best_trial}, fitness {found.best_fitness:.5f}")
+    for one in found.workers:
+        again = f", started again {one.restarts} times" if one.restarts else ""
+        lines.append(f"worker {one.number:<4} {one.state} on {one.device}: {one.done} trials{again}")
     return lines
 
 

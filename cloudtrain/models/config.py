@@ -117,10 +117,24 @@ class Train:
     """A model's name, a .yaml, or a local file, which is sent."""
     args: dict[str, bool | int | float | str] = field(default_factory=dict[str, bool | int | float | str])
     """Arguments for the trainer, by its own names."""
+    gpus: str | None = None
+    """all, how many, or which, as [0, 1]; default: all for YOLO, for a script its own business."""
     command: str | None = None
     """The command of kind script."""
     outputs: tuple[str, ...] = ("**/*.pt", "**/*.pth", "**/*.safetensors")
     """Kind script: which files come home, as patterns in the project folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """A search for hyperparameters: yolov5's --evolve or ultralytics' tune, one process per GPU."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = PYDANTIC
+
+    trials: Annotated[int, Ge(1)] | None = None
+    """How many trials, on all devices together; default: no search, one training."""
+    workers: Annotated[int, Ge(1), Le(64)] | None = None
+    """How many at once; default: one per GPU, or one without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +233,8 @@ class Config:
     """The data."""
     train: Train = field(default_factory=Train)
     """The training."""
+    sweep: Sweep = field(default_factory=Sweep)
+    """The search."""
     lease: Lease = field(default_factory=Lease)
     """The limits."""
     access: Access = field(default_factory=Access)

@@ -27,7 +27,7 @@ class Watcher:
     layout: Layout
     config: Config
     _inode: str = "0"
-    _offset: int = 0
+    offset: int = 0
     _header: str = ""
     _rows: list[str] = field(default_factory=list[str])
 
@@ -38,7 +38,7 @@ class Watcher:
         """
         patterns = self.config.train.outputs if self.config.train.kind == "script" else ()
         text = (shipped("templates") / "watch-machine.sh").read_text() + script("session-status.sh")
-        words = (self._inode, str(self._offset), self.layout.root, *patterns)
+        words = (self._inode, str(self.offset), self.layout.root, *patterns)
         machine, _, rest = self.remote.script(text, *words).stdout.partition(STATUS)
         readings, wrote = self._take(machine)
         status = parse_status(rest, self.layout, self.config) if rest.strip() else None
@@ -62,11 +62,11 @@ class Watcher:
     def _results(self, place: str, new: list[str]) -> float | None:
         """Take the new rows; a row without its end is told again next time."""
         if not place:
-            self._inode, self._offset, self._header, self._rows = "0", 0, "", []
+            self._inode, self.offset, self._header, self._rows = "0", 0, "", []
             return None
         inode, offset, wrote = place.split()
         if int(offset) == 0:
-            self._offset, self._header, self._rows = 0, "", []
+            self.offset, self._header, self._rows = 0, "", []
         self._inode = inode
         width = None
         for line in new:
@@ -77,7 +77,7 @@ class Watcher:
                 if line.count(",") != width or not line.rsplit(",", 1)[-1].strip():
                     break
                 self._rows.append(line)
-            self._offset += len(line.encode()) + 1
+            self.offset += len(line.encode()) + 1
         return float(wrote)
 
     def _curves(self, status: TrainingStatus | None, wrote: float | None, now: float | None) -> Curves:

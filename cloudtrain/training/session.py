@@ -8,7 +8,7 @@ it ignores the hang-up, so it outlives screen itself; Ctrl-C in the window reach
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -24,6 +24,7 @@ from cloudtrain.paths import shipped
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.training.command import build_command, settings
 from cloudtrain.training.scripts import script
+from cloudtrain.training.sweeping import search
 
 EXISTS = 17
 """Exit code of session-start.sh.j2 when the session's folder is there already."""
@@ -56,8 +57,22 @@ def start(
     """
     run_dir = layout.run_dir(number)
     gpus = sum(1 for gpu in facts.gpus if gpu.driver is not None)
+    one = config
+    if config.sweep.trials:  # each trial is a training on one device
+        one = replace(config, train=replace(config.train, gpus=None))
     argv, env = build_command(
-        config, layout, python=python, run_dir=run_dir, dataset_yaml=dataset_yaml, model=model, gpus=gpus
+        one,
+        layout,
+        python=python,
+        run_dir=run_dir,
+        dataset_yaml=dataset_yaml,
+        model=model,
+        gpus=min(gpus, 1) if config.sweep.trials else gpus,
+    )
+    searched = (
+        search(config, layout, argv=argv, number=number, model=model, gpus=gpus)
+        if config.sweep.trials
+        else None
     )
     _, text = starting(
         layout,
@@ -71,6 +86,7 @@ def start(
         resume_from=resume_from,
         guard=guard,
         container=_container(config, facts, layout, argv, env, number),
+        sweep=searched,
     )
     result = remote.script(text, timeout=90, check=False)
     if result.code == EXISTS:
@@ -146,6 +162,7 @@ def starting(
     resume_from: str | None = None,
     guard: dict[str, object] | None = None,
     container: Container | None = None,
+    sweep: dict[str, object] | None = None,
 ) -> tuple[str, str]:
     """Return the supervisor's script, and the one that writes it down and starts it."""
     from cloudtrain.render import render  # the template engine costs 0.1 s, and only a start needs it
@@ -180,6 +197,7 @@ def starting(
         "project": layout.project,
         "outputs": list(outputs),
         "resume_from": resume_from,
+        "sweep": sweep,
     }
     start = render(
         "session-start.sh.j2",

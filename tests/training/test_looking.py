@@ -37,10 +37,10 @@ def test_rows_are_told_once_and_a_torn_one_when_it_is_whole(bench: Bench) -> Non
     assert status is not None
     left = eta_s(status, replace(curves, since_row_s=2.0))
     assert left == 6 * 5 - 2
-    read = watcher._offset
+    read = watcher.offset
     assert read == results.stat().st_size
     assert watcher.look()[2].epochs == (1, 2, 3, 4)
-    assert watcher._offset == read
+    assert watcher.offset == read
 
 
 def test_a_resumed_training_tells_its_rows_anew(bench: Bench) -> None:
