@@ -35,7 +35,11 @@ class StageFinished:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a running stage is. `total` 0 means unknown; `eta_s` None likewise."""
+    """How far a running stage is. `total` 0 means unknown; `eta_s` None likewise.
+
+    `rate` is what moves now and `best` the most that moved in any second or so, in units
+    a second: what the line could do. `files` counts what is whole; 0 of 0 means unknown.
+    """
 
     stage: str
     done: float
@@ -43,6 +47,10 @@ class Progress:
     unit: Literal["bytes", "files", "steps", "epochs", "seconds"]
     eta_s: float | None = None
     detail: str = ""
+    rate: float | None = None
+    best: float | None = None
+    files: int = 0
+    files_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,3 +72,15 @@ numbers() {
     [[ -d $found ]] && printf '%s\n' "${found##*/}"
   done | sort -n
 }
+
+# guard_said ROOT: print what the guard of the machine, or the one beside the session, has written.
+guard_said() {
+  local place name
+  for place in /var/lib/cloudtrain-guard "$HOME/.local/state/cloudtrain-guard" "$1/guard/state"; do
+    [[ -s $place/status.json ]] || continue
+    for name in guard:status notice:notice receipt:receipt; do
+      [[ -s $place/${name#*:}.json ]] && printf '%s\t%s\n' "${name%:*}" "$(<"$place/${name#*:}.json")"
+    done
+    return 0
+  done
+}

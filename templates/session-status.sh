@@ -37,12 +37,7 @@ main() {
   for file in secured reason; do
     [[ -s $dir/$file ]] && printf '%s\t%s\n' "$file" "$(tr -d '\n' <"$dir/$file")"
   done
-  for place in /var/lib/cloudtrain-guard "$HOME/.local/state/cloudtrain-guard" "$root/guard/state"; do
-    [[ -s $place/status.json ]] || continue
-    printf 'guard\t%s\n' "$(<"$place/status.json")"
-    [[ -s $place/notice.json ]] && printf 'notice\t%s\n' "$(<"$place/notice.json")"
-    break
-  done
+  guard_said "$root"
   printf 'log\t\n'
   tail -c 16384 "$dir/train.log" 2>/dev/null
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from cloudtrain.bootstrap.step import Step
 from cloudtrain.catalog import miniconda
@@ -71,6 +72,8 @@ class Index:
     """
 
     address: str | None
+    also: str = ""
+    """Another index that a step asks for some packages."""
 
     @property
     def exports(self) -> str:
@@ -84,6 +87,10 @@ class Index:
         if self.address:
             quoted = shlex.quote(self.address)
             lines += [f"export PIP_INDEX_URL={quoted} UV_DEFAULT_INDEX={quoted}"]
+        # An index without TLS is one that the user has named; pip leaves it out without a word of ours.
+        asked = [urlsplit(one) for one in (self.address, self.also) if one]
+        if plain := [one.netloc.rpartition("@")[2] for one in asked if one.scheme == "http"]:
+            lines += [f"export PIP_TRUSTED_HOST={shlex.quote(' '.join(plain))}"]
         return "\n".join(lines)
 
 

@@ -176,7 +176,7 @@ def _torch(config: Config, facts: Facts, place: Target) -> Step | None:
         check=_check(place, mark, wanted, ("torch", "torchvision")),
         apply=render(
             "step-torch.sh.j2",
-            index=place.exports,
+            index=Index(place.index, index).exports,
             torch_index=index,
             python=place.python,
             install=place.install,

@@ -1,4 +1,4 @@
-"""Verbs that put a machine aside and take it up again: stop, start, adopt."""
+"""Verbs that put a machine aside, take it up again or keep it longer: stop, start, extend, adopt."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
     app.command(epilog="Examples: cloudtrain stop · cloudtrain stop --stop-training")(stop)
     app.command(epilog="Examples: cloudtrain start · cloudtrain start --wait-for-capacity 6")(start)
+    app.command(epilog="Examples: cloudtrain extend --hours 2 · cloudtrain extend --cost 1.50 -y")(extend)
     app.command(epilog="Examples: cloudtrain adopt helmets · cloudtrain adopt helmets --region eu-west-1")(
         adopt
     )
@@ -66,6 +67,36 @@ def start(
         parking = _parking(console, config, name)
         with telling_what_runs(parking.folder, console.reporter, lambda: parking.provider):
             console.show_started(workflow(parking, Patience(hours=wait_for_capacity)))
+
+    execute(Speaking(json, quiet), body)
+
+
+def extend(
+    *,
+    hours: Annotated[
+        float | None, typer.Option("--hours", help="So many hours more.", metavar="HOURS", min=0.01)
+    ] = None,
+    cost: Annotated[
+        float | None,
+        typer.Option("--cost", help="As much longer as this money buys.", metavar="MONEY", min=0.001),
+    ] = None,
+    yes: opt.Yes = False,
+    name: opt.Name = None,
+    config: opt.File = None,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Let the machine live longer; its price is shown first. A stopped one stays stopped."""
+
+    def body(console: Console) -> None:
+        from cloudtrain.workflows.extend import More
+        from cloudtrain.workflows.extend import extend as workflow
+
+        parking = _parking(console, config, name)
+        more = More(hours=hours, cost=cost)
+        console.show_extended(
+            workflow(parking.folder, parking.provider, more, lambda asked: yes or console.confirm(asked))
+        )
 
     execute(Speaking(json, quiet), body)
 

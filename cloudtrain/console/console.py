@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cloudtrain.workflows.doctor import Diagnosis
     from cloudtrain.workflows.down import Down
     from cloudtrain.workflows.evaluate import Evaluation
+    from cloudtrain.workflows.extend import Extended
     from cloudtrain.workflows.fetch import Fetched
     from cloudtrain.workflows.offers import Offers
     from cloudtrain.workflows.park import Parked, Started
@@ -202,6 +203,10 @@ class Console:
             "next: `cloudtrain start` goes on, `cloudtrain down` brings the weights home and ends it",
         )
 
+    def show_extended(self, extended: Extended) -> None:
+        """Show until when the machine may live now, and what that comes to."""
+        self.result(extended, "\n".join(words.extended(extended)))
+
     def show_started(self, started: Started) -> None:
         """Show where a machine runs again, and what is on it."""
         session = started.session
@@ -224,12 +229,11 @@ class Console:
             lines.append(words.machine(machine))
         if status.training is not None:
             lines += words.training(status.training)
+        lines += words.lease(status.lease)
         if status.receipt is not None:
             price = words.money(status.record.price_hour, status.record.currency)
             spent = words.money(status.receipt.cost, status.receipt.currency)
-            lines.append(
-                f"cost        {spent} so far, {price} an hour; lease until {status.record.deadline or 'not known'}"
-            )
+            lines.append(f"cost        {spent} so far, {price} an hour")
         lines += [f"not known   {what}" for what in status.missing]
         self.result(status, "\n".join(lines))
 

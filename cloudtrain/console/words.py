@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from cloudtrain.events import Note, Progress, StageFinished, Waterfall
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Offer, Plan, Receipt
 from cloudtrain.models.sweeping import SweepStatus
 from cloudtrain.models.training import Artifact, StepReport, TrainingStatus
+
+if TYPE_CHECKING:
+    from cloudtrain.workflows.extend import Extended
+    from cloudtrain.workflows.status import LeaseStatus
 
 
 def size(count: float) -> str:
@@ -96,6 +102,7 @@ def plan(made: Plan) -> list[str]:
     image = f"image {made.image.name}" if made.image else "the image it has"
     source = f" (price: {offer.price_source})" if offer and offer.price_source else ""
     until = f", until {made.deadline:%Y-%m-%d %H:%M} UTC" if made.deadline else ""
+    rescue = f"; in that {made.rescue_hours:.1f} h to bring the weights home" if made.rescue_hours else ""
     rows = [("machine", _machine(offer))] if offer else []
     if not made.volume_gb:  # a host of the user's own: nothing is rented, and it is as it is
         rows = [("machine", f"{offer.type}, your own" if offer else "your own")]
@@ -105,7 +112,7 @@ def plan(made: Plan) -> list[str]:
     rows += [
         ("where", f"{made.region}, {image}, {made.volume_gb} GB encrypted volume"),
         ("price", f"{money(made.price_hour, currency)} an hour with volume and address{source}"),
-        ("lease", f"{made.lease_hours:.1f} h, at most {money(made.lease_cost, currency)}{until}"),
+        ("lease", f"{made.lease_hours:.1f} h, at most {money(made.lease_cost, currency)}{until}{rescue}"),
         ("data", "code and dataset go to the machine's own disk, over SSH"),
     ]
     return _listed(rows, made)
@@ -166,8 +173,11 @@ def cut(text: str, width: int | None) -> str:
 def receipt(shown: Receipt) -> list[str]:
     """Return what was spent, and what is left, which should be nothing."""
     left = len(shown.leftovers)
-    spent = f"{duration(shown.hours * 3600)} of machine time, {money(shown.cost, shown.currency)} at most"
-    lines = [f"{spent}; {left} left in the cloud"]
+    ran = f"{duration((shown.hours - shown.parked_hours) * 3600)} of machine time"
+    off = f", {duration(shown.parked_hours * 3600)} parked" if shown.parked_hours else ""
+    lines = [f"{ran}{off}, {money(shown.cost, shown.currency)} at most; {left} left in the cloud"]
+    if shown.ended_by:
+        lines.append(f"lease       the machine had powered itself off ({shown.ended_by})")
     return lines + [f"left        {what}" for what in shown.leftovers]
 
 
@@ -189,11 +199,51 @@ def training(status: TrainingStatus) -> list[str]:
     if status.epoch is not None:
         of = f" of {status.epochs}" if status.epochs else ""
         lines.append(f"epoch       {status.epoch}{of}  {metrics(status.metrics)}")
+    if status.trouble is not None:
+        lines.append(f"trouble     {status.trouble.text}\nhint: {status.trouble.hint}")
+    if status.secured is not None:
+        epoch = f"epoch {status.secured.epoch}, " if status.secured.epoch is not None else ""
+        lines.append(f"secured     {epoch}{duration(status.secured.age_s)} ago")
     if status.checkpoint_age_s is not None:
         lines.append(f"checkpoint  {status.checkpoint or 'newest'}, {duration(status.checkpoint_age_s)} old")
     if status.last_line:
         lines.append(f"last line   {status.last_line[:120]}")
     return lines
+
+
+def lease(status: LeaseStatus) -> list[str]:
+    """Return how long the machine may live, what it is waiting for, and the work at risk now."""
+    lines = [f"away        {status.away}"] if status.away else []
+    if status.at_risk_s is not None:
+        lines.append(f"at risk     {duration(status.at_risk_s)} of work since the last secured checkpoint")
+    if status.until is None or status.left_s is None:
+        lines.append("lease       not known")
+    elif status.left_s > 0:
+        idle = ""
+        if status.idle_after_s and status.idle_for_s is not None:
+            idle = f"; idle {duration(status.idle_for_s)} of {duration(status.idle_after_s)}"
+        lines.append(f"lease       {duration(status.left_s)} left, until {_at(status.until)}{idle}")
+    else:
+        open_ = "; a rescue window is open" if status.rescue else ""
+        lines.append(f"lease       ended {_at(status.until)}{open_}\nhint: `cloudtrain extend --hours 2`")
+    if status.ending:
+        lines.append(f"ending      it powers off: {status.ending}")
+    return lines + [f"notice      {_at(one.at)}: {one.text}" for one in status.notices]
+
+
+def extended(done: Extended) -> list[str]:
+    """Return until when a machine may live now, and what that comes to."""
+    price = money(done.price_hour, done.currency)
+    added = f"at most {money(done.cost, done.currency)} more" if done.cost is not None else "price not known"
+    lines = [f"{done.run}: the lease ends {_at(done.until)}, {duration(done.left_s)} from now"]
+    lines.append(f"{added}, at {price} an hour")
+    if done.state == "stopped":
+        lines.append("the machine is stopped and stays so: `cloudtrain start` goes on with it")
+    return lines
+
+
+def _at(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M} UTC"
 
 
 def sweep(found: SweepStatus) -> list[str]:

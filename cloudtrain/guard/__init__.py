@@ -10,16 +10,17 @@ from cloudtrain.models.config import Lease
 from cloudtrain.models.run import Layout
 
 FIRST_CONTACT_S = 20 * 60
+RESCUE_HOURS = 2.0
 GRACE_S = 120
 """Seconds a trainer gets to write a checkpoint: what EC2 gives before it takes a spot machine back."""
 
 
 def machine_config(
-    *, deadline: datetime | None, lease: Lease, notify: str | None = None
+    *, deadline: datetime | None, lease: Lease, rescue_hours: float = RESCUE_HOURS
 ) -> dict[str, object]:
     """Return the config for a machine of our own, that the guard may power off.
 
-    `notify` is a shell command of the user's, run with CLOUDTRAIN_NOTICE at each notice.
+    `rescue_hours` is what our own fetch may hold up a boot after the lease for, at most.
     """
     return {
         "deadline": int(deadline.timestamp()) if deadline else 0,
@@ -31,16 +32,15 @@ def machine_config(
         "idle_s": (lease.idle_minutes or 0) * 60,
         "after_training": lease.after_training,
         "grace_s": GRACE_S,
-        "notify": notify,
+        "rescue_most_s": round(rescue_hours * 3600),
+        "notify": lease.notify,
     }
 
 
-def host_config(
-    layout: Layout, *, deadline: datetime | None, lease: Lease, notify: str | None = None
-) -> dict[str, object]:
+def host_config(layout: Layout, *, deadline: datetime | None, lease: Lease) -> dict[str, object]:
     """Return the config for somebody's host: it ends our sessions at the deadline, never the machine."""
     return {
-        **machine_config(deadline=deadline, lease=lease, notify=notify),
+        **machine_config(deadline=deadline, lease=lease),
         "contact": [layout.root],
         "runs": [layout.root],
         "state": f"{layout.root}/guard/state",

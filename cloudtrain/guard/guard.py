@@ -13,7 +13,7 @@ It reads, besides the config (a machine's contact globs find its runs, RUN = a f
   RUN/fetched                touched when every checkpoint was proven to be at home
 It writes, all whole or not at all:
   STATE/state.json           its memory; a restart renews nothing
-  STATE/status.json          deadline, idle seconds, ending, rescue, what it cannot do
+  STATE/status.json          deadline, idle seconds, ending, rescue, what it cannot do, when it was off
   STATE/notice.json          {"notices": [{kind, text, at}...]}, the last 20, oldest first
   STATE/receipt.json         why, when and with which sessions it powered off
   RUN/sessions/NNN/notice    {kind, text, at, by}: for the trainer; secure a checkpoint before `by`
@@ -39,7 +39,7 @@ import time
 from typing import Any, NamedTuple
 
 POLL_S = 5  # AWS advises five seconds for interruption notices
-RESCUE_S, RESCUE_MOST_S = 900, 7200
+RESCUE_S = 900
 JUMP_S, BELIEVED_S = 120, 300
 FRESH_S = 150
 SOON_S = 600
@@ -61,6 +61,7 @@ class Lease(NamedTuple):
     idle_s: float = 0
     after_training: str = "stop"
     grace_s: float = 120
+    rescue_most_s: float = 7200
 
 
 class Now(NamedTuple):
@@ -112,6 +113,7 @@ class State(NamedTuple):
     said: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
     resumed: dict[str, list[float]] = {}  # noqa: RUF012
+    away: tuple[list[float], ...] = ()  # when this machine was off, by our own time of day
 
 
 class Notice(NamedTuple):
@@ -189,7 +191,10 @@ def _clock(state: State, seen: Seen, now: Now) -> State:
     """
     if now.boot != state.boot or now.uptime < state.uptime - 1:  # no uptime ever falls within a boot
         clock = max(now.wall, state.clock)  # a boot cannot be earlier than what came before it
+        began = clock - now.uptime
+        off = [[state.clock, began]] if 0 < state.clock < began else []
         kept = State(clock=clock, deadline=state.deadline, file=state.file, contact=state.contact)
+        kept = kept._replace(away=(*state.away[-99:], *off))
         state = kept._replace(boot=now.boot, uptime=now.uptime)
     else:
         passed = max(0.0, now.uptime - state.uptime)
@@ -221,8 +226,8 @@ def _believe(lease: Lease, state: State, seen: Seen) -> State:
 def _why(lease: Lease, state: State, seen: Seen, over: bool) -> str:
     """Return why the machine must end, or nothing."""
     if state.rescue:
-        held = seen.fetching and state.uptime < RESCUE_MOST_S
-        return "rescue" if state.uptime >= RESCUE_S and not held else ""
+        held = seen.fetching and state.uptime < lease.rescue_most_s
+        return "rescue" if state.uptime >= min(RESCUE_S, lease.rescue_most_s) and not held else ""
     if over:
         return "deadline"
     if not state.contact and state.uptime >= lease.first_contact_s:
@@ -606,6 +611,7 @@ class Hands:
         }
         status.update(idle_after_s=lease.idle_s, ending=state.why, rescue=state.rescue, contact=state.contact)
         status.update(active=seen.active, spot=seen.spot, rebalance=seen.rebalance, cannot=self.cannot)
+        status.update(away=state.away)
         write(self.state + "/status.json", status)
 
 

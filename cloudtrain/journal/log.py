@@ -142,8 +142,13 @@ def ended_at(rows: tuple[Row, ...], machine: str) -> datetime | None:
 
 
 def parked_seconds(rows: tuple[Row, ...], machine: str, now: datetime) -> float:
-    """Return how long a machine was stopped by this computer's commands, until `now`."""
-    total, since = 0.0, None
+    """Return how long a machine was off until `now`, whoever stopped it.
+
+    By this computer's own commands, and by what the machine's guard told of itself
+    (rows of the event `away`); a time that both know counts once.
+    """
+    off: list[tuple[datetime, datetime]] = []
+    since = None
     for row in rows:
         if row.get("machine") != machine:
             continue
@@ -151,8 +156,21 @@ def parked_seconds(rows: tuple[Row, ...], machine: str, now: datetime) -> float:
         if row["event"] == "stopped":
             since = at
         elif row["event"] == "start" and since is not None:
-            total, since = total + (at - since).total_seconds(), None
-    return total + ((now - since).total_seconds() if since is not None else 0.0)
+            off, since = [*off, (since, at)], None
+        elif row["event"] == "away":
+            told = cast("list[list[str]]", row.get("off", []))
+            off += [(datetime.fromisoformat(a), datetime.fromisoformat(b)) for a, b in told]
+    return _covered([*off, (since, now)] if since is not None else off)
+
+
+def _covered(spans: list[tuple[datetime, datetime]]) -> float:
+    """Return the seconds that lie in one span at least."""
+    total, until = 0.0, None
+    for begin, end in sorted(spans):
+        since = begin if until is None else max(begin, until)
+        if end > since:
+            total, until = total + (end - since).total_seconds(), end
+    return total
 
 
 def last_session(rows: tuple[Row, ...]) -> int:

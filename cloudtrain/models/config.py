@@ -35,6 +35,9 @@ class Instance:
     """A subnet of your own instead of the default VPC's."""
     security_group: str | None = None
     """A security group of your own; then no rule is added or removed."""
+    address: Literal["auto", "public", "private"] = "auto"
+    """Where the machine is reached: auto is public where the subnet gives such an address; private goes
+    through your network or a ProxyJump of ~/.ssh/config."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +154,18 @@ class Lease:
     """Idle minutes after which it does."""
     after_training: Literal["stop", "terminate", "keep"] = "stop"
     """What happens when the training ended and nobody is there."""
+    notify: str | None = None
+    """A shell command the machine runs at each notice, with CLOUDTRAIN_KIND and CLOUDTRAIN_NOTICE set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spot:
+    """What to do when a spot machine is taken back."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = PYDANTIC
+
+    patience: Annotated[float, Gt(0)] = 60.0
+    """Minutes `run` waits for EC2 to give it back before it offers to go on elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +252,8 @@ class Config:
     """The search."""
     lease: Lease = field(default_factory=Lease)
     """The limits."""
+    spot: Spot = field(default_factory=Spot)
+    """When a spot machine is taken back."""
     access: Access = field(default_factory=Access)
     """The way in."""
     mirrors: Mirrors = field(default_factory=Mirrors)

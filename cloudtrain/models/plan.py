@@ -91,6 +91,8 @@ class Survey:
     ingress: str | None
     missing: tuple[str, ...] = ()
     rates: Rates = Rates()
+    inside: str | None = None
+    """The subnet, as a CIDR, where the machine will have a private address only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +127,8 @@ class Plan:
     """What `up` or `down` will do. Pure data; an empty plan changes nothing.
 
     `price_hour` includes machine, root volume and public address; `lease_cost` is the
-    most that the lease can come to, whichever of the offers is had. None when a price is
-    not known. `alternatives` are tried in order when `offer` is refused.
+    most that the lease can come to, whichever of the offers is had, with the `rescue_hours`
+    that bringing the weights home may take after it. None when a price is not known. `alternatives` are tried in order when `offer` is refused.
     """
 
     actions: tuple[Action, ...]
@@ -139,6 +141,7 @@ class Plan:
     lease_cost: float | None
     deadline: datetime | None
     notes: tuple[str, ...] = ()
+    rescue_hours: float = 0.0
     alternatives: tuple[Offer, ...] = ()
 
     @property
@@ -162,18 +165,26 @@ class LaunchSpec:
     subnet: str | None
     tags: dict[str, str]
     after_power_off: Literal["stop", "terminate"]
+    public_address: bool | None = None
+    """Whether it gets one; None leaves it to the subnet."""
     containers: bool = False
     """Whether containers on the machine read its metadata, which takes one more network hop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a run cost and what is left of it: `leftovers` should be empty."""
+    """What a run cost and what is left of it: `leftovers` should be empty.
+
+    Of the `hours` the machine was off for `parked_hours`, at the price of its volume.
+    `ended_by` is why the machine's guard had powered it off, empty where it never did.
+    """
 
     hours: float
     cost: float | None
     currency: str
     leftovers: tuple[str, ...]
+    parked_hours: float = 0.0
+    ended_by: str = ""
 
 
 FoundKind = Literal[

@@ -59,8 +59,19 @@ class GuardNotice:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardReceipt:
+    """Why and when the guard last powered the machine off."""
+
+    why: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class GuardStatus:
-    """What the machine's own guard says. `ending` is why it powers off, empty while it does not."""
+    """What the machine's own guard says. `ending` is why it powers off, empty while it does not.
+
+    `away` are the times in which the machine was off; `active` is what uses it beside a training.
+    """
 
     deadline: datetime | None
     idle_for_s: float
@@ -69,6 +80,9 @@ class GuardStatus:
     rescue: bool
     cannot: tuple[str, ...] = ()
     notices: tuple[GuardNotice, ...] = ()
+    active: str = ""
+    away: tuple[tuple[datetime, datetime], ...] = ()
+    receipt: GuardReceipt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +133,8 @@ class PushReport:
     sent_bytes: int
     seconds: float
     left_out: tuple[str, ...] = ()
+    verified: bool = False
+    """Whether every file's hash was compared; count and bytes always are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from cloudtrain.models.machine import Machine, SshTarget
 from cloudtrain.models.plan import Observation, Plan
 from cloudtrain.providers.base import Access, AccessSpec
 from cloudtrain.provision import hosts
+from cloudtrain.provision.inside import way_to
 from cloudtrain.provision.launch import Applying, Launching, launch, resolve_open_attempt
 from cloudtrain.ssh import keys
 
@@ -137,7 +138,10 @@ def ensure_user_key(folder: RunFolder) -> keys.KeyPair:
 def target_of(machine: Machine, applying: Applying) -> SshTarget:
     """Return the way to a machine, and remember it in the run folder."""
     provider, folder = applying.provider, applying.folder
+    way = way_to(machine.address) if machine.address and machine.login is None else None
     folder.update(
+        proxy_jump=way.proxy_jump if way else None,
+        proxy_command=way.proxy_command if way else None,
         machine=machine.id,
         address=machine.address,
         parked=False,

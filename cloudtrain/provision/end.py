@@ -113,9 +113,9 @@ def names(observed: Observation) -> tuple[str, ...]:
 def receipt(folder: RunFolder, observed: Observation, now: datetime | None = None) -> Receipt:
     """Return what the run cost until now, from its machines' own launch times.
 
-    Hours in which this computer had a machine stopped count at the price of its
-    volume. An upper bound: a machine that stopped by itself counts in full, because the
-    cloud does not tell since when. Without any machine to be seen the hours are those
+    Hours in which a machine was off count at the price of its volume: stopped by this
+    computer, or by itself, as its guard tells at its next start. Until then it is an upper
+    bound: the cloud does not tell since when. Without any machine to be seen the hours are those
     until the cloud stopped showing it.
     """
     record, rows = folder.record(), folder.journal.rows()
@@ -130,7 +130,7 @@ def receipt(folder: RunFolder, observed: Observation, now: datetime | None = Non
     if record.price_hour is not None:
         storage = storage_hour(record.volume_gb)
         cost = (hours - parked) * record.price_hour + parked * storage
-    return Receipt(hours, cost, record.currency, names(observed))
+    return Receipt(hours, cost, record.currency, names(observed), parked)
 
 
 def _journaled_hours(rows: tuple[Row, ...], end: datetime) -> float:

@@ -16,7 +16,7 @@ from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import LaunchSpec, Offer, Plan, Survey
 from cloudtrain.models.tags import DEADLINE, HOST_KEY, PRICE, USER, price_tag
 from cloudtrain.providers.base import Access, Provider
-from cloudtrain.provision.plan import hourly, lease_hours, rank
+from cloudtrain.provision.plan import hourly, lease_hours, rank, rescue_hours
 from cloudtrain.provision.userdata import user_data
 from cloudtrain.ssh import keys
 
@@ -168,6 +168,7 @@ def _ask(folder: RunFolder, provider: Provider, spec: LaunchSpec | None, attempt
 def _spec(launching: Launching, offer: Offer, zone: str | None, deadline: datetime) -> LaunchSpec:
     plan, config, host = launching.plan, launching.applying.config, launching.host
     assert plan.image is not None, "a plan that launches has an image"
+    price = hourly(offer.price_hour, plan.volume_gb)
     return LaunchSpec(
         type=offer.type,
         market=offer.market,
@@ -175,7 +176,11 @@ def _spec(launching: Launching, offer: Offer, zone: str | None, deadline: dateti
         image=plan.image,
         volume_gb=plan.volume_gb,
         user_data=user_data(
-            host_key=host, user_public=launching.user.public, deadline=deadline, lease=config.lease
+            host_key=host,
+            user_public=launching.user.public,
+            deadline=deadline,
+            lease=config.lease,
+            rescue_hours=rescue_hours(config, price),
         ),
         key_name=launching.access.key_name,
         security_group=launching.access.security_group,
@@ -185,7 +190,8 @@ def _spec(launching: Launching, offer: Offer, zone: str | None, deadline: dateti
             DEADLINE: str(int(deadline.timestamp())),
             HOST_KEY: " ".join(host.public.split()[:2]),
             USER: launching.applying.provider.ssh_user or plan.image.user,
-            PRICE: price_tag(hourly(offer.price_hour, plan.volume_gb), offer.currency, plan.volume_gb),
+            PRICE: price_tag(price, offer.currency, plan.volume_gb),
         },
+        public_address={"auto": None, "public": True, "private": False}[config.instance.address],
         after_power_off="terminate" if config.lease.after_training == "terminate" else "stop",
     )

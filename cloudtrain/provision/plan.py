@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cloudtrain.errors import UsageError
+from cloudtrain.guard import RESCUE_HOURS
 from cloudtrain.models.config import Config
 from cloudtrain.models.plan import Action, Observation, Offer, Plan, Survey
 from cloudtrain.provision import hosts
@@ -35,6 +36,8 @@ class Wanted:
     observed: Observation
     dataset_bytes: int
     now: datetime
+    reached: str = ""
+    """How the machine will be reached, where that is not at a public address."""
 
 
 def plan_up(wanted: Wanted) -> Plan:
@@ -59,9 +62,10 @@ def plan_up(wanted: Wanted) -> Plan:
         volume_gb=volume,
         price_hour=price,
         lease_hours=hours,
+        rescue_hours=rescue_hours(config, price),
         lease_cost=_dearest(config, ranked, volume),
         deadline=wanted.now + timedelta(hours=hours),
-        notes=_notes(config, survey, price),
+        notes=(*_notes(config, survey, price), *((wanted.reached,) if wanted.reached else ())),
         alternatives=ranked[1:],
     )
 
@@ -114,17 +118,36 @@ def storage_hour(volume: int) -> float:
 
 
 def lease_hours(config: Config, price_hour: float | None) -> float:
-    """Return the lease in hours: the given hours, or what the given money buys, if less."""
+    """Return the lease in hours: the given hours, or what the given money buys, if less.
+
+    What money buys holds the rescue window too, so that bringing the weights home is paid for.
+    """
     hours = config.lease.hours
     if config.lease.cost is not None and price_hour:
-        hours = min(hours, config.lease.cost / price_hour)
+        hours = min(hours, config.lease.cost / price_hour - rescue_hours(config, price_hour))
     return hours
 
 
+def rescue_hours(config: Config, price_hour: float | None) -> float:
+    """Return how long one boot after the lease may last at most, in hours, to bring the weights home.
+
+    Two hours; of little money an eighth of what it buys, and never less than a quarter of
+    an hour while that leaves as much for the lease.
+    """
+    if config.lease.cost is None or not price_hour:
+        return RESCUE_HOURS
+    bought = config.lease.cost / price_hour
+    return min(RESCUE_HOURS, max(0.25, bought / 8), bought / 2)
+
+
 def _dearest(config: Config, offers: tuple[Offer, ...], volume: int) -> float | None:
-    """Return what the lease of the dearest offer comes to; None when a price is missing."""
+    """Return what the dearest offer's lease and rescue come to; None when a price is missing."""
     prices = [hourly(offer.price_hour, volume) for offer in offers]
-    known = [price * lease_hours(config, price) for price in prices if price is not None]
+    known = [
+        price * (lease_hours(config, price) + rescue_hours(config, price))
+        for price in prices
+        if price is not None
+    ]
     return max(known) if known and len(known) == len(prices) else None
 
 

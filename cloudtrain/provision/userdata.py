@@ -13,7 +13,7 @@ import json
 from datetime import datetime
 
 from cloudtrain.errors import UsageError
-from cloudtrain.guard import machine_config, program
+from cloudtrain.guard import RESCUE_HOURS, machine_config, program
 from cloudtrain.models.config import Lease
 from cloudtrain.render import render
 from cloudtrain.ssh.keys import KeyPair
@@ -33,19 +33,18 @@ def user_data(
     user_public: str,
     deadline: datetime | None,
     lease: Lease | None = None,
-    notify: str | None = None,
+    rescue_hours: float = RESCUE_HOURS,
 ) -> str:
-    """Return a cloud-config. Raises `UsageError` should it ever outgrow EC2's limit.
-
-    `notify` is a shell command of the user's, run with CLOUDTRAIN_NOTICE at each notice.
-    """
+    """Return a cloud-config. Raises `UsageError` should it ever outgrow EC2's limit."""
     text = render(
         "user-data.yaml.j2",
         host_private=host_key.private,
         host_public=host_key.public,
         user_public=user_public,
         guard=_packed(program()),
-        guard_config=json.dumps(machine_config(deadline=deadline, lease=lease or Lease(), notify=notify)),
+        guard_config=json.dumps(
+            machine_config(deadline=deadline, lease=lease or Lease(), rescue_hours=rescue_hours)
+        ),
         guard_unit=render("guard.service.j2"),
         guard_start=START,
     )

@@ -72,8 +72,7 @@ class Emulator:
     def _load(self, region: str) -> None:
         gc.disable()  # a sixth of the time is collecting what stays for ever
         try:
-            made = images.made_here(self._images_file.parent / "images")
-            images.write_moto_images(self._images_file, made)
+            images.write_moto_images(self._images_file)
             os.environ.update(_SETTINGS, MOTO_AMIS_PATH=str(self._images_file))
             from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 

@@ -7,10 +7,8 @@ and the same in every region, so that they can never be mistaken for real ones.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 CANONICAL = "099720109477"
 AMAZON = "898082745236"
@@ -58,8 +56,8 @@ PARAMETERS = {name: image.id for image in IMAGES for name in image.parameters}
 ROOT_DEVICE = "/dev/sda1"
 
 
-def write_moto_images(path: Path, more: Sequence[Mapping[str, Any]] = ()) -> None:
-    """Write the file that moto reads instead of its own images; `more` rows follow ours."""
+def write_moto_images(path: Path) -> None:
+    """Write the file that moto reads instead of its own images."""
     # Without creation_date: moto 5.2.1 fails to read one from such a file.
     rows = [
         {
@@ -80,12 +78,7 @@ def write_moto_images(path: Path, more: Sequence[Mapping[str, Any]] = ()) -> Non
         }
         for image in IMAGES
     ]
-    path.write_text(json.dumps([*rows, *more]))
-
-
-def made_here(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of the images in `folder`, for moto's file of images."""
-    return [json.loads(path.read_text())["row"] for path in sorted(folder.glob("*/image.json"))]
+    path.write_text(json.dumps(rows))
 
 
 def parents_of(image: Path) -> tuple[str, ...]:

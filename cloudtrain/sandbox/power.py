@@ -49,9 +49,9 @@ class GuardFiles:
     config: Mapping[str, Any]
 
     def turned(
-        self, home: str, folder: str, imds: str, first_contact_s: float | None, booted: float
+        self, home: str, folder: str, imds: str, shortened: Mapping[str, float], booted: float
     ) -> dict[str, Any]:
-        """Return the configuration with this machine's paths. `first_contact_s` replaces the given one.
+        """Return the configuration with this machine's paths, and `shortened` in place of what is given.
 
         `booted` is the host's uptime when the machine began, 0 where the machine has its own.
         """
@@ -63,9 +63,7 @@ class GuardFiles:
             "poweroff": ["/bin/sh", f"{folder}/poweroff"],
             "booted": booted,
         }
-        if first_contact_s is not None:
-            changes["first_contact_s"] = first_contact_s
-        return {**self.config, **changes}
+        return {**self.config, **changes, **shortened}
 
 
 def guard_of(user_data: str) -> GuardFiles | None:
@@ -98,11 +96,11 @@ def configure(
     home: str,
     imds: str,
     *,
-    first_contact_s: float,
+    shortened: Mapping[str, float],
     booted: float,
 ) -> None:
-    """Write the configuration of a boot; `first_contact_s` 0 leaves it as it was given."""
-    turned = files.turned(home, seen, imds, first_contact_s or None, booted)
+    """Write the configuration of a boot."""
+    turned = files.turned(home, seen, imds, shortened, booted)
     _replace(folder / "guard.json", json.dumps(turned))
 
 

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -46,7 +47,8 @@ class ProcessKind:
     sshd: str
     sftp: str
     extra: str = ""
-    first_contact_s: float = 0.0
+    shortened: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What of a guard's configuration passes faster here."""
     world: World | None = field(default=None, repr=False)
 
     def join(self, world: World) -> None:
@@ -89,8 +91,9 @@ def process_kind(state: State) -> ProcessKind:
     # Only this folder: in one that a machine owns it could put links in root's way.
     who.own(state.home / ".cache" / "uv", 0o755)
     surroundings.place_uv(state.home / ".bin")
-    first_contact_s = Delays.of(os.environ).first_contact
-    return ProcessKind(state, who, addresses.free_port(), server, sftp, sshd.newer_options(), first_contact_s)
+    return ProcessKind(
+        state, who, addresses.free_port(), server, sftp, sshd.newer_options(), Delays.of(os.environ).guard
+    )
 
 
 @dataclass(slots=True)
@@ -225,7 +228,7 @@ class ProcessMachine:
             self._seen_folder(),
             self.seen_home,
             self._imds.url,
-            first_contact_s=self.kind.first_contact_s,
+            shortened=self.kind.shortened,
             booted=0.0 if self.kind.who.own_time else power.uptime(),
         )
 

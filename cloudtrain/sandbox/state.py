@@ -115,8 +115,9 @@ class Delays:
 
     `relaunch` is how soon EC2 replaces a terminated instance of a persistent spot request,
     `restore` how soon it starts one again whose capacity is back, `notice` how long before
-    an interruption it is announced, `pushed_key` how long a pushed key is good for, and
-    `first_contact` what a guard's `first_contact_s` is shortened to; 0 leaves it.
+    an interruption it is announced, `pushed_key` how long a pushed key is good for.
+    `first_contact` and `grace` are what a guard's `first_contact_s` and `grace_s` are
+    shortened to; 0 leaves them.
     """
 
     visible: float = 0.2
@@ -129,6 +130,13 @@ class Delays:
     notice: float = 120.0
     pushed_key: float = 60.0
     first_contact: float = 0.0
+    grace: float = 0.0
+
+    @property
+    def guard(self) -> dict[str, float]:
+        """What of a guard's configuration is shortened."""
+        given = {"first_contact_s": self.first_contact, "grace_s": self.grace}
+        return {name: seconds for name, seconds in given.items() if seconds}
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Delays:

@@ -9,7 +9,7 @@ bringing files home.
 
 from cloudtrain.training.command import build_command, task_of
 from cloudtrain.training.follow import follow
-from cloudtrain.training.progress import parse_results, status
+from cloudtrain.training.progress import guard_status, parse_results, status
 from cloudtrain.training.services import ensure_jupyter, ensure_tensorboard, stop_services
 from cloudtrain.training.session import attach_command, sessions, start, stop
 
@@ -19,6 +19,7 @@ __all__ = [
     "ensure_jupyter",
     "ensure_tensorboard",
     "follow",
+    "guard_status",
     "parse_results",
     "sessions",
     "start",

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from cloudtrain.models.config import Config
 from cloudtrain.models.run import Layout
-from cloudtrain.models.training import GuardNotice, GuardStatus, Secured, TrainingStatus
+from cloudtrain.models.training import GuardNotice, GuardReceipt, GuardStatus, Secured, TrainingStatus
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.training.diagnosis import diagnose
 from cloudtrain.training.lines import last_state
@@ -32,6 +32,11 @@ def status(remote: Remote, layout: Layout, config: Config) -> TrainingStatus | N
     if not answer.strip():
         return None
     return parse_status(answer, layout, config)
+
+
+def guard_status(remote: Remote, layout: Layout) -> GuardStatus | None:
+    """Return what the machine's guard says, None where there is none; one round trip."""
+    return _guard(_read(remote.script(script("guard-status.sh"), layout.root).stdout))
 
 
 def parse_results(csv_text: str, kind: str) -> tuple[int | None, dict[str, float]]:
@@ -92,6 +97,7 @@ class _Said:
     reason: str = ""
     guard: str = ""
     notice: str = ""
+    receipt: str = ""
 
 
 def _read(answer: str) -> _Said:
@@ -107,7 +113,7 @@ def _read(answer: str) -> _Said:
             said.checkpoint = value
         elif name == "epochs":
             said.epochs = value
-        elif name in ("secured", "reason", "guard", "notice"):
+        elif name in ("secured", "reason", "guard", "notice", "receipt"):
             setattr(said, name, value)
         elif name == "row":
             said.rows.append(value)
@@ -131,18 +137,23 @@ def _guard(said: _Said) -> GuardStatus | None:
     if not known:
         return None
     notices: list[dict[str, Any]] = _object(said.notice).get("notices", [])
+    receipt = _object(said.receipt)
     return GuardStatus(
-        deadline=datetime.fromtimestamp(known["deadline"], UTC) if known.get("deadline") else None,
+        deadline=_time(known["deadline"]) if known.get("deadline") else None,
         idle_for_s=float(known.get("idle_for_s", 0)),
         idle_after_s=float(known.get("idle_after_s", 0)),
         ending=str(known.get("ending", "")),
         rescue=bool(known.get("rescue")),
         cannot=tuple(known.get("cannot", ())),
-        notices=tuple(
-            GuardNotice(str(one["kind"]), str(one["text"]), datetime.fromtimestamp(one["at"], UTC))
-            for one in notices
-        ),
+        notices=tuple(GuardNotice(str(one["kind"]), str(one["text"]), _time(one["at"])) for one in notices),
+        active=str(known.get("active", "")),
+        away=tuple((_time(one[0]), _time(one[1])) for one in known.get("away", ())),
+        receipt=GuardReceipt(str(receipt["why"]), _time(receipt["at"])) if receipt else None,
     )
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from cloudtrain.errors import CloudtrainError, TornCheckpoint, TransferError
+from cloudtrain.errors import TornCheckpoint, TransferError
 from cloudtrain.events import Note, Reporter
 from cloudtrain.models.training import Artifact
 from cloudtrain.ssh.remote import Remote
-from cloudtrain.transfer.fetch import fetch_lot
+from cloudtrain.transfer.fetch import Fetch
 from cloudtrain.transfer.index import Index
 from cloudtrain.transfer.listing import Found, Wanted, list_files
 from cloudtrain.transfer.results import Row, best_row, parse_results
 from cloudtrain.transfer.wire import Meter
 
 ROUNDS = 4
-LANES = 4
-BIG = 1_000_000
-"""Bytes from which a file gets a channel of its own."""
 
 
 def pull(
@@ -126,21 +122,12 @@ def _fetch_all(
 ) -> set[str]:
     if not todo:
         return set()
-    small = tuple(one for one in todo if one.size < BIG)
-    lots = [(one,) for one in todo if one.size >= BIG] + ([small] if small else [])
-    meter = Meter(reporter, "fetch", sum(one.size for one in todo))
-    accepted: set[str] = set()
-    errors: list[CloudtrainError] = []
-    with ThreadPoolExecutor(LANES) as lanes:
-        jobs = [lanes.submit(fetch_lot, remote, lot, destination, index, meter) for lot in lots]
-        for job in as_completed(jobs):
-            try:
-                accepted |= job.result()
-            except CloudtrainError as error:
-                errors.append(error)
-    index.save()
-    if errors:
-        raise errors[0]
+    meter = Meter(reporter, "fetch", sum(one.size for one in todo), files=len(todo))
+    fetch = Fetch(remote, destination, index, meter)
+    try:
+        accepted = fetch.run(todo)
+    finally:
+        index.save()
     meter.finish()
     return accepted
 

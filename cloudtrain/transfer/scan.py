@@ -59,7 +59,7 @@ def file_entry(source: Path, path: str) -> Entry:
         info = source.stat()
     except OSError as error:
         raise TransferError(f"cannot read `{source}`: {error.strerror}") from error
-    return Entry(path, "file", info.st_size, info.st_mtime_ns, stat.S_IMODE(info.st_mode), source)
+    return Entry(path, "file", info.st_size, info.st_mtime_ns, stat.S_IMODE(info.st_mode), str(source))
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class _Walk:
                 self.moved(item, path, there)
                 return
             is_dir = item.is_dir(follow_symlinks=self.follow)
-            verdict = rules.verdict(path[len(self.prefix) :] + "/" * is_dir, Path(item.path))
+            verdict = rules.verdict(path[len(self.prefix) :] + "/" * is_dir, item.path)
             if verdict != "keep":
                 self.leave(path + "/" * is_dir, REASONS[verdict].format(path[len(self.prefix) :]))
             elif item.is_symlink() and not self.follow:
@@ -130,7 +130,7 @@ class _Walk:
             self.leave(path, "neither a file nor a folder")
             return
         mode = stat.S_IMODE(info.st_mode)
-        self.entries.append(Entry(path, "file", info.st_size, info.st_mtime_ns, mode, Path(item.path)))
+        self.entries.append(Entry(path, "file", info.st_size, info.st_mtime_ns, mode, item.path))
 
     def link(self, item: os.DirEntry[str], path: str) -> None:
         target = os.readlink(item.path)  # noqa: PTH115  (DirEntry, and bytes kept as they are)

@@ -98,7 +98,8 @@ def with_way_in(
         reporter.emit(Note(f"your address has changed: the machine now admits {address}/32 instead"))
         return True
 
-    shut = config.instance.security_group is not None or folder.record().ingress is None
+    given = config.instance.security_group is not None or config.instance.address == "private"
+    shut = given or folder.record().ingress is None
     return replace(folder, refind=refind, readmit=None if shut else readmit)
 
 

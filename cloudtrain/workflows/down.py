@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from cloudtrain import training
@@ -64,7 +64,8 @@ def down(
     job = _Job(folder, config, provider, reporter, timeline, ending)
     with _reached(job, observed) as remote:
         artifacts = _fetch_and_prove(job, remote) if remote is not None else ()
-        spent = receipt(folder, observed)
+        ended_by = _read_guard(job, remote) if remote is not None else ""
+        spent = replace(receipt(folder, observed), ended_by=ended_by)
         with folder.changing():
             if remote is not None:
                 _check_nothing_new(job, remote)
@@ -75,7 +76,7 @@ def down(
             folder.journal.append("ended")
             folder.update(ended=datetime.now(UTC).isoformat(), cost=spent.cost, address=None)
             folder.forget_keys()
-    return Down(folder.path.name, artifacts, Receipt(spent.hours, spent.cost, spent.currency, left.leftovers))
+    return Down(folder.path.name, artifacts, replace(spent, leftovers=left.leftovers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,17 @@ def _connect(job: _Job, machine_id: str, *, parked: bool) -> Remote:
         return connect_when_ready(folder.target(), deadline_s=120)
 
 
+def _read_guard(job: _Job, remote: Remote) -> str:
+    """Take the guard's own receipt into the journal, and return why it had powered the machine off."""
+    folder = job.folder
+    said = training.guard_status(remote, layout_on(remote, folder))
+    if said is None:
+        return ""
+    off = [[begin.isoformat(), end.isoformat()] for begin, end in said.away]
+    folder.journal.append("away", machine=folder.record().machine, off=off)
+    return said.receipt.why if said.receipt else ""
+
+
 def _why_nothing(folder: RunFolder, *, alive: bool) -> Note:
     """Say why nothing can be brought home; silence would look like success."""
     if alive or not launched_machines(folder.journal.rows()):
@@ -150,7 +162,8 @@ def _why_nothing(folder: RunFolder, *, alive: bool) -> Note:
 
 def _fetch_and_prove(job: _Job, remote: Remote) -> tuple[Artifact, ...]:
     layout = layout_on(remote, job.folder)
-    running = [one for one in training.sessions(remote, layout) if one.state == "running"]
+    found = training.sessions(remote, layout)
+    running = [one for one in found if one.state == "running"]
     if running and not job.ending.stop_training:
         raise RefusedError(
             f"session {running[-1].number:03d} is still training",
@@ -158,6 +171,8 @@ def _fetch_and_prove(job: _Job, remote: Remote) -> tuple[Artifact, ...]:
         )
     if running and not job.ending.discard:
         _fetch(job, remote)  # a training is not ended for a machine that nothing can be fetched from
+    if job.ending.stop_training:  # or the guard goes on with it while we fetch
+        running += [one for one in found if one.state == "interrupted"][-1:]
     for session in running:
         with job.timeline.stage("stop training", f"session {session.number:03d}"):
             training.stop(remote, layout, session)

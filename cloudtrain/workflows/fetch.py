@@ -19,6 +19,7 @@ from cloudtrain.models.training import Artifact, Session
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.transfer.pull import newest_unproven, pull
 from cloudtrain.workflows.context import artifacts_of, connect_run, layout_on
+from cloudtrain.workflows.holding import holding, proving
 
 WATCH_S = 5.0
 """Seconds between two looks of `--watch`."""
@@ -53,7 +54,11 @@ def fetch_over(
     found = training.sessions(remote, layout)
     if not found:
         raise UsageError("no training was ever started on this machine", hint="`cloudtrain train` starts one")
-    return _fetch_session(remote, folder, config, timeline, layout, found[-1], everything=everything)
+    with holding(remote, layout, "fetching"), proving(remote, layout) as mark:
+        fetched = _fetch_session(remote, folder, config, timeline, layout, found[-1], everything=everything)
+        if found[-1].state != "running" and not unproven_checkpoints(remote, folder, config):
+            mark()
+    return fetched
 
 
 def fetch_all_sessions(
@@ -61,10 +66,14 @@ def fetch_all_sessions(
 ) -> tuple[Fetched, ...]:
     """Fetch every session's newest checkpoints: what `down` must not lose."""
     layout = layout_on(remote, folder)
-    return tuple(
-        _fetch_session(remote, folder, config, timeline, layout, session, everything=False)
-        for session in training.sessions(remote, layout)
-    )
+    with holding(remote, layout, "fetching"), proving(remote, layout) as mark:
+        fetched = tuple(
+            _fetch_session(remote, folder, config, timeline, layout, session, everything=False)
+            for session in training.sessions(remote, layout)
+        )
+        if not unproven_checkpoints(remote, folder, config):
+            mark()
+    return fetched
 
 
 def unproven_checkpoints(remote: Remote, folder: RunFolder, config: Config) -> tuple[str, ...]:

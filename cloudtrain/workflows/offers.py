@@ -9,7 +9,7 @@ from cloudtrain.models.account import OfferQuery
 from cloudtrain.models.config import Config
 from cloudtrain.models.plan import Offer, Rates
 from cloudtrain.providers.base import Provider
-from cloudtrain.provision.plan import ENVIRONMENT_GB, SMALLEST_GB
+from cloudtrain.provision.plan import ENVIRONMENT_GB, SMALLEST_GB, lease_hours, rescue_hours
 
 USUAL_IMAGE_GB = 8
 """The root snapshot of Canonical's Ubuntu images; a price list needs no more exact word."""
@@ -17,7 +17,7 @@ USUAL_IMAGE_GB = 8
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One offer. `hour` includes volume and address; `lease` is that for the lease's hours."""
+    """One offer. `hour` includes volume and address; `lease` is that for lease and rescue."""
 
     offer: Offer
     hour: float | None
@@ -57,7 +57,5 @@ def offers(
 
 def _row(offer: Offer, rates: Rates, volume: int, config: Config) -> Row:
     hour = rates.hourly(offer.price_hour, volume)
-    hours = config.lease.hours
-    if hour and config.lease.cost is not None:
-        hours = min(hours, config.lease.cost / hour)
+    hours = lease_hours(config, hour) + rescue_hours(config, hour)
     return Row(offer, hour, None if hour is None else hour * hours)

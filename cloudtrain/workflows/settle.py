@@ -27,6 +27,7 @@ from cloudtrain.transfer.dataset import DatasetSource
 from cloudtrain.transfer.push import push_dataset, push_model, push_project
 from cloudtrain.workflows.context import Context, layout_of
 from cloudtrain.workflows.converged import converged
+from cloudtrain.workflows.holding import holding
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,10 @@ def settle(
         stage.outcome = f"{found.os_id} {found.os_version}, {len(found.gpus)} GPU"
     layout = layout_of(folder, found.home)
     ready = threading.Event()
-    with ThreadPoolExecutor(5, thread_name_prefix="settle") as pool:
+    with (
+        holding(remote, layout, "working"),
+        ThreadPoolExecutor(5, thread_name_prefix="settle") as pool,
+    ):
         code = pool.submit(_push_project, context, remote, layout, ready) if push else None
         if code is None:
             ready.set()

@@ -5,14 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from cloudtrain.errors import CloudtrainError, ConnectError, HostKeyMismatch
 from cloudtrain.journal.folder import RunFolder, RunRecord
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Observation, Receipt
-from cloudtrain.models.training import TrainingStatus
+from cloudtrain.models.training import GuardNotice, TrainingStatus
 from cloudtrain.providers.base import Provider
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseStatus:
+    """How long the machine may live, in seconds from now, and what the guard says of it.
+
+    `at_risk_s` is the work that would be lost now: the seconds since a checkpoint was
+    secured last, or since the session began; None while nothing trains. `away` says why a
+    machine that should run does not.
+    """
+
+    until: datetime | None
+    left_s: float | None
+    idle_for_s: float | None
+    idle_after_s: float | None
+    active: str
+    ending: str
+    rescue: bool
+    at_risk_s: float | None
+    away: str
+    notices: tuple[GuardNotice, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +46,7 @@ class RunStatus:
     machine: Machine | None
     training: TrainingStatus | None
     receipt: Receipt | None
+    lease: LeaseStatus
     missing: tuple[str, ...]
 
 
@@ -51,14 +74,56 @@ def status(folder: RunFolder, config: Config, provider: Callable[[], Provider]) 
                 missing.append(f"the machine was not reached: {error.message}")
     machines = [machine for machine in observed.machines if machine.alive] if observed else []
     machines = machines or (list(observed.machines) if observed else [])
+    record, machine = folder.record(), machines[-1] if machines else None
     return RunStatus(
         run=folder.path.name,
-        record=folder.record(),
-        machine=machines[-1] if machines else None,
+        record=record,
+        machine=machine,
         training=found,
         receipt=receipt(folder, observed) if observed else None,
+        lease=lease_status(record, machine, found, datetime.now(UTC)),
         missing=tuple(missing),
     )
+
+
+def lease_status(
+    record: RunRecord, machine: Machine | None, found: TrainingStatus | None, now: datetime
+) -> LeaseStatus:
+    """Put together what record, cloud and guard say of the lease. Pure."""
+    guard = found.guard if found else None
+    until = datetime.fromisoformat(record.deadline) if record.deadline else None
+    if guard is not None and guard.deadline is not None:
+        until = guard.deadline
+    return LeaseStatus(
+        until=until,
+        left_s=(until - now).total_seconds() if until else None,
+        idle_for_s=guard.idle_for_s if guard else None,
+        idle_after_s=guard.idle_after_s if guard else None,
+        active=guard.active if guard else "",
+        ending=guard.ending if guard else "",
+        rescue=guard.rescue if guard else False,
+        at_risk_s=at_risk(found, now) if found else None,
+        away=_away(record, machine),
+        notices=guard.notices[-3:] if guard else (),
+    )
+
+
+def at_risk(found: TrainingStatus, now: datetime) -> float | None:
+    """Return the work that would be lost now, in seconds; None while nothing trains."""
+    if found.session.state != "running":
+        return None
+    if found.secured is not None:
+        return found.secured.age_s
+    began = found.session.started
+    return max(0.0, (now - began).total_seconds()) if began else None
+
+
+def _away(record: RunRecord, machine: Machine | None) -> str:
+    if machine is None or machine.state not in ("stopping", "stopped") or record.parked:
+        return ""
+    if machine.market == "spot":
+        return "EC2 took it back, or it powered itself off; EC2 gives it back when it has room"
+    return "it powered itself off, at the end of its lease or idle"
 
 
 def _elsewhere(observed: Observation | None) -> bool:

@@ -18,6 +18,7 @@ from cloudtrain.models.training import Session
 from cloudtrain.providers.base import Identity, Provider
 from cloudtrain.provision.apply import apply_up, target_of
 from cloudtrain.provision.hostkey import secure_host_key
+from cloudtrain.provision.inside import said_of
 from cloudtrain.provision.launch import Applying
 from cloudtrain.provision.look import observe_settled
 from cloudtrain.provision.plan import Wanted, plan_up
@@ -166,6 +167,7 @@ def _plan(context: Context, survey: Survey, observed: Observation, source: Datas
             observed=observed,
             dataset_bytes=source.size_bytes if source else 0,
             now=datetime.now(UTC),
+            reached=said_of(survey.inside) if survey.inside else "",
         )
     )
 

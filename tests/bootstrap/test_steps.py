@@ -9,7 +9,7 @@ import pytest
 from cloudtrain.bootstrap import Step, environment_python, steps
 from cloudtrain.bootstrap.packages import distribution
 from cloudtrain.errors import UsageError
-from cloudtrain.models.config import Config, Environment, Train
+from cloudtrain.models.config import Config, Environment, Mirrors, Train
 from tests.bootstrap.cases import CONFIGS, LAYOUT, MACHINES
 
 
@@ -85,9 +85,16 @@ def test_base_asks_only_for_what_is_used() -> None:
 
 @pytest.mark.parametrize(
     ("machine", "config", "required"),
-    [("debian-12-no-root", "uv", True), ("t4", "uv", False), ("t4", "venv", False)],
+    [
+        # It has no screen, which setsid and a log stand in for, and no git, which nothing does.
+        ("debian-12-no-root", "uv", False),
+        ("debian-12-no-root", "venv", True),
+        ("t4", "uv", False),
+        ("t4", "venv", False),
+    ],
 )
 def test_base_is_required_only_for_what_is_truly_missing(machine: str, config: str, required: bool) -> None:
+    assert (MACHINES[machine].screen is None) == (machine == "debian-12-no-root")
     assert of(machine, config)["base"].required == required
 
 
@@ -117,6 +124,14 @@ def test_an_address_with_a_password_is_only_in_the_environment() -> None:
     for step in of("t4", "mirrors").values():
         for line in step.apply.splitlines():
             assert "s3cret" not in line or line.startswith("export PIP_INDEX_URL=")
+
+
+def test_an_index_without_tls_is_used_as_it_was_named() -> None:
+    plain = Mirrors(package_index="http://me:s3cret@10.0.0.1:81/simple", torch_index="http://10.0.0.2/whl")
+    config = Config(mirrors=plain)
+    assert "export PIP_TRUSTED_HOST=10.0.0.1:81\n" in of("t4", config)["trainer"].apply
+    assert "export PIP_TRUSTED_HOST='10.0.0.1:81 10.0.0.2'\n" in of("a10g", config)["torch"].apply
+    assert "TRUSTED" not in of("t4", "mirrors")["torch"].apply
 
 
 @pytest.mark.parametrize(

@@ -59,13 +59,21 @@ def test_an_apt_mirror_takes_the_place_of_the_archive_once(tmp_path: Path) -> No
         "Types: deb\nURIs: http://security.ubuntu.com/ubuntu\nSuites: noble-security\n"
     )
     (lists / "ubuntu.sources").write_text(ubuntu)
-    (tmp_path / "sources.list").write_text("deb http://deb.debian.org/debian bookworm main\n")
+    (tmp_path / "sources.list").write_text(
+        "deb [arch=amd64] http://10.0.0.1:8080/proxy bookworm main contrib\n"
+        "deb http://10.0.0.1/debian-security bookworm-security main\n"
+        "deb https://docker.example.org/linux/debian bookworm stable\n"
+    )
     script = render("step-apt-mirror.sh.j2", mirror="http://m.example.org/a&b").replace(
         "/etc/apt", str(tmp_path)
     )
     for _ in range(2):
         subprocess.run(["bash", "-c", script], check=True)
-        assert (tmp_path / "sources.list").read_text() == "deb http://m.example.org/a&b bookworm main\n"
+        assert (tmp_path / "sources.list").read_text() == (
+            "deb [arch=amd64] http://m.example.org/a&b bookworm main contrib\n"
+            "deb http://10.0.0.1/debian-security bookworm-security main\n"
+            "deb https://docker.example.org/linux/debian bookworm stable\n"
+        )
         now = (lists / "ubuntu.sources").read_text()
         assert now.count("URIs: http://m.example.org/a&b") == 2
         assert "ubuntu.com" not in now

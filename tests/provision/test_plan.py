@@ -87,7 +87,7 @@ def test_an_existing_environment_wants_less() -> None:
 
 
 def test_the_lease_is_the_earlier_of_hours_and_money() -> None:
-    assert lease_hours(Config(lease=Lease(hours=10, cost=1.0)), 0.5) == 2
+    assert lease_hours(Config(lease=Lease(hours=10, cost=1.0)), 0.5) == 1.75  # and 15 minutes to fetch
     assert lease_hours(Config(lease=Lease(hours=1, cost=100.0)), 0.5) == 1
     assert lease_hours(Config(lease=Lease(hours=3, cost=1.0)), None) == 3
 

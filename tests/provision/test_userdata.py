@@ -52,11 +52,12 @@ def without_docstrings(text: str) -> str:
 
 
 def test_the_lease_is_in_its_config() -> None:
-    lease = Lease(idle_minutes=7, after_training="keep")
-    _, config = parsed(deadline=NOW + timedelta(hours=1), lease=lease, notify="echo 'x' | mail me")
+    lease = Lease(idle_minutes=7, after_training="keep", notify="echo 'x' | mail me")
+    _, config = parsed(deadline=NOW + timedelta(hours=1), lease=lease, rescue_hours=0.5)
     told = json.loads(files(config)["/etc/cloudtrain/guard.json"]["content"])
     assert told["deadline"] == int(NOW.timestamp()) + 3600
     assert (told["idle_s"], told["after_training"], told["first_contact_s"]) == (420, "keep", 1200)
+    assert told["rescue_most_s"] == 1800
     assert told["notify"] == "echo 'x' | mail me"
     assert guard.Lease(**{name: told[name] for name in guard.Lease._fields})
 
@@ -68,7 +69,8 @@ def test_a_lease_without_an_idle_limit_or_a_deadline() -> None:
 
 
 def test_it_fits_with_room() -> None:
-    text, _ = parsed(notify='curl -fsS -X POST https://example.org/hook -d "$CLOUDTRAIN_NOTICE" ' * 4)
+    hook = 'curl -fsS -X POST https://example.org/hook -d "$CLOUDTRAIN_NOTICE" '
+    text, _ = parsed(lease=Lease(notify=hook * 4))
     assert len(text.encode()) < LIMIT - 1024
 
 

@@ -22,8 +22,11 @@ def cloud(tmp_path: Path) -> Generator[Cloud]:
 
 
 def image_of(cloud: Cloud, name: str, **more: object) -> str:
-    tags = [{"ResourceType": "image", "Tags": [{"Key": "made-by", "Value": name}]}]
+    tags = [
+        {"ResourceType": kind, "Tags": [{"Key": "made-by", "Value": name}]} for kind in ("image", "snapshot")
+    ]
     made = cloud.ec2.create_image(InstanceId=name, Name=f"of {name}", TagSpecifications=tags, **more)
+    refused("InvalidAMIName.Duplicate", cloud.ec2.create_image, InstanceId=name, Name=f"of {name}")
     image = str(made["ImageId"])
     until(
         lambda: cloud.ec2.describe_images(ImageIds=[image])["Images"][0]["State"] == "available",
@@ -31,6 +34,12 @@ def image_of(cloud: Cloud, name: str, **more: object) -> str:
         timeout=60,
     )
     return image
+
+
+def snapshots_of(cloud: Cloud, name: str) -> list[str]:
+    filters = [{"Name": "tag:made-by", "Values": [name]}]
+    found = cloud.ec2.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"]
+    return [row["SnapshotId"] for row in found]
 
 
 def test_what_was_installed_is_there_on_another_machine(cloud: Cloud) -> None:
@@ -67,12 +76,16 @@ def test_images_outlive_the_server(cloud: Cloud) -> None:
     cloud.until(first, "stopped")
     image = image_of(cloud, first)
     cloud.ec2.create_tags(Resources=[image], Tags=[{"Key": "later", "Value": "too"}])
+    before = snapshots_of(cloud, first)
     sandbox.stop(cloud.state)
     cloud.endpoint = sandbox.ensure(cloud.state, machines="nspawn")
     cloud.ec2 = cloud.client("ec2")
     found = cloud.ec2.describe_images(Owners=["self"])["Images"]
     assert [row["ImageId"] for row in found] == [image]
     assert {tag["Key"] for tag in found[0]["Tags"]} == {"made-by", "later"}
+    assert snapshots_of(cloud, first) == [found[0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]] == before
+    elsewhere = cloud.client("ec2", region_name="eu-west-1")
+    assert elsewhere.describe_images(Owners=["self"])["Images"] == []
     second = cloud.running(ImageId=image)
     assert cloud.ssh(second, "cat kept") == "kept\n"
     cloud.end(second)

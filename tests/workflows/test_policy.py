@@ -173,6 +173,7 @@ def test_each_verb_calls_only_what_its_own_policy_allows(way: Road) -> None:
     check("train", "train", "--replace")
     check("audit", "audit")
     check("stop", "stop")
+    check("extend", "extend", "--hours", "1", "-y")
     check("start", "start")
     check("down", "down", "--stop-training", "--discard")
     check("audit-delete", "audit", "--delete", "-y")

@@ -68,11 +68,9 @@ def request_of(spec: LaunchSpec, token: str) -> dict[str, Any]:
         },
         "TagSpecifications": tags.specifications(spec.tags, spot=spec.market == "spot"),
     }
-    if spec.subnet:
-        request["SubnetId"] = spec.subnet
-    elif spec.zone:
+    if spec.zone and not spec.subnet:
         request["Placement"] = {"AvailabilityZone": spec.zone}
-    request["SecurityGroupIds"] = [spec.security_group]
+    request |= _placed(spec)
     if spec.market == "spot":
         # Persistent with stop: EC2 stops the machine on a reclaim and starts it again
         # by itself. No shutdown behaviour is sent: terminate would make AWS launch a
@@ -84,6 +82,21 @@ def request_of(spec: LaunchSpec, token: str) -> dict[str, Any]:
     else:
         request["InstanceInitiatedShutdownBehavior"] = spec.after_power_off
     return request
+
+
+def _placed(spec: LaunchSpec) -> dict[str, Any]:
+    """Return subnet and group; by an interface of its own where a public address is decided on."""
+    subnet = {"SubnetId": spec.subnet} if spec.subnet else {}
+    if spec.public_address is None:
+        return {**subnet, "SecurityGroupIds": [spec.security_group]}
+    interface = {
+        "DeviceIndex": 0,
+        "AssociatePublicIpAddress": spec.public_address,
+        "DeleteOnTermination": True,
+        "Groups": [spec.security_group],
+        **subnet,
+    }
+    return {"NetworkInterfaces": [interface]}
 
 
 def run_once(

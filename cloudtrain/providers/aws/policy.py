@@ -17,7 +17,7 @@ from cloudtrain.models.account import Policy
 from cloudtrain.models.tags import OWNER
 
 Scope = Literal["look", "make", "tag", "change", "image", "quota", "role"]
-ALL = "up run down status train stop start adopt audit audit-delete offers quota doctor"
+ALL = "up run down status train stop start extend adopt audit audit-delete offers quota doctor"
 VERBS = tuple(ALL.split())
 """What a policy can be printed for; `audit-delete` is `audit --delete`."""
 
@@ -33,15 +33,15 @@ class Right:
 
 
 RIGHTS = (
-    Right("ec2:DescribeInstances", "up run down status stop start adopt audit audit-delete quota doctor",
+    Right("ec2:DescribeInstances", "up run down status stop start extend adopt audit audit-delete quota doctor",
           "to find the run's machine by its tags, and to count what uses a quota"),
-    Right("ec2:DescribeVolumes", "up run down status stop start adopt audit audit-delete",
+    Right("ec2:DescribeVolumes", "up run down status stop start extend adopt audit audit-delete",
           "to find volumes of the run"),
-    Right("ec2:DescribeKeyPairs", "up run down status stop start adopt audit audit-delete",
+    Right("ec2:DescribeKeyPairs", "up run down status stop start extend adopt audit audit-delete",
           "to find the run's key pair"),
-    Right("ec2:DescribeSecurityGroups", "up run down status stop start adopt audit audit-delete",
+    Right("ec2:DescribeSecurityGroups", "up run down status stop start extend adopt audit audit-delete",
           "to find the run's security group and its rules"),
-    Right("ec2:DescribeSpotInstanceRequests", "up run down status stop start adopt audit audit-delete",
+    Right("ec2:DescribeSpotInstanceRequests", "up run down status stop start extend adopt audit audit-delete",
           "to find spot requests: an open one launches a machine"),
     Right("ec2:DescribeImages", "up run audit audit-delete", "to read an image's root device and smallest volume"),
     Right("ec2:DescribeInstanceTypes", "up run offers quota doctor", "to know GPUs, memory and vCPUs of a type"),
@@ -65,8 +65,8 @@ RIGHTS = (
     Right("ec2:CreateSecurityGroup", "up run doctor",
           "to admit your address and nobody else; `doctor` asks by a dry run", "make"),
     Right("ec2:CreateTags", "up run", "to tag a thing in the very call that makes it", "tag"),
-    Right("ec2:CreateTags", "up run start adopt", "to keep the public half of the machine's host key as its tag",
-          "change"),
+    Right("ec2:CreateTags", "up run start extend adopt",
+          "to keep the end of the lease and the public half of the machine's host key as its tags", "change"),
     Right("ec2-instance-connect:SendSSHPublicKey", "adopt", "to get in from a second computer, once", "change"),
     Right("ec2:AuthorizeSecurityGroupIngress", "up run status train stop start adopt",
           "to admit your address, also after it changed", "change"),

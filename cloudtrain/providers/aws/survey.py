@@ -63,6 +63,7 @@ def survey(clients: Clients, config: Config) -> Survey:
         image=_needed(needed, asked.image),
         ingress=ingress,
         missing=(*advice.missing, *place.notes),
+        inside=place.inside,
         rates=advice.take(asked.rates, "prices of volume and address", Rates()),
     )
 
@@ -176,9 +177,15 @@ def _details(
         return advice.take(asked, "instance types", {})
 
 
+def _is_inside(config: Config) -> bool:
+    return config.instance.subnet is not None and config.instance.address != "public"
+
+
 def ingress(clients: Clients, config: Config) -> str:
     """Return the caller's address, given or asked. Raises `CloudError`."""
     given = clients.settings.ingress
     if config.access.ingress:
-        return checked_address(config.access.ingress, loopback=clients.settings.name == "sandbox")
+        return checked_address(
+            config.access.ingress, loopback=clients.settings.name == "sandbox", inside=_is_inside(config)
+        )
     return given or caller_address(config.access.address_service)

@@ -47,6 +47,15 @@ def whole(path: Path, suffix: str = "") -> bool:
         return False
 
 
+def proves_itself(path: Path) -> bool:
+    """Whether the format can tell a whole file from one that is being written: zip and safetensors."""
+    try:
+        with path.open("rb") as file:
+            return path.suffix == ".safetensors" or file.read(2) == b"PK"
+    except OSError:
+        return False
+
+
 def secure(
     source: Path, folder: Path, *, epoch: int | None, metrics: dict[str, Any], session: Path | None = None
 ) -> Path | None:

@@ -1,7 +1,8 @@
 """Secures what a trainer writes that is not ours to change: `watch.main(PLAN.json)`.
 
 For yolov5 its last.pt, for scripts whatever matches their outputs. It ends after supervisor and
-trainer, or when asked to, with a last look. A file counts once it stood still for two looks.
+trainer, or when asked to, with a last look. A file whose format cannot tell that it is whole
+counts once it stood still for two looks; one that can may be written more often than that.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .checkpoints import secure, whole
+from .checkpoints import proves_itself, secure, whole
 
 SUFFIXES = (
     ".pt",
@@ -45,12 +46,12 @@ class Watch:
         self.done: dict[Path, tuple[int, int]] = {}
 
     def look(self) -> None:
-        """Secure what has changed and stands still now."""
+        """Secure what has changed and is whole now."""
         for path in self.candidates():
             try:
                 status = path.stat()
                 now = (status.st_size, status.st_mtime_ns)
-                still = self.seen.get(path) == now
+                still = self.seen.get(path) == now or proves_itself(path)
                 self.seen[path] = now
                 if not still or self.done.get(path) == now or status.st_mtime < self.since or not whole(path):
                     continue
