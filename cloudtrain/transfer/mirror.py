@@ -84,7 +84,7 @@ class Mirror:
             arrived = self.send(lane, tree, moving, there, rtt, wrong)
             self.sent.update(entry.raw for entry in moving)
             self.sent_bytes += sum(entry.size for entry in moving)
-        return arrived and _unchanged(moving)
+        return arrived
 
     def check_room(self, there: There, moving: list[Entry]) -> None:
         """Raise `TransferError` when the machine's disk cannot take it."""
@@ -120,10 +120,11 @@ class Mirror:
                 asked = 0
             ids = self.carry(lane, moving, others, there, meter, rtt, asked)
             self.placed(lane, tree, ids, 0)
+        still = _unchanged(moving)  # while the machine compares
         word, count, total = lane.answer().split(" ")
         self.arrived = int(count), int(total)
         meter.finish()
-        return word == "same"
+        return still and word == "same"
 
     @staticmethod
     def begin(lane: Lane, tree: Tree, wrong: tuple[Entry, ...]) -> int:

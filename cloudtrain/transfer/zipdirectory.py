@@ -71,6 +71,10 @@ def _end(rest: bytes, count: int, begin: int, size: int) -> str:
         if locator != struct.pack("<4sLQL", b"PK\x06\x07", 0, begin + size, 1):
             return "its end is not where it says"
         rest = rest[_END64.size + 20 :]
+    return _last(rest, count, begin, size)
+
+
+def _last(rest: bytes, count: int, begin: int, size: int) -> str:
     if len(rest) < _END.size or rest[:4] != b"PK\x05\x06":
         return "its end is missing"
     _, disk, start, here, total, length, offset, comment = _END.unpack_from(rest)
