@@ -24,38 +24,54 @@ from cloudtrain.transfer.unpack import unpack
 
 
 def push_project(
-    remote: Remote, config: Config, base: Path, layout: Layout, reporter: Reporter
+    remote: Remote,
+    config: Config,
+    base: Path,
+    layout: Layout,
+    reporter: Reporter,
+    *,
+    verify: bool = False,
 ) -> PushReport:
     """Mirror the project folder to `layout.project`; nothing moves when nothing changed.
 
-    `base` is the folder of cloudtrain.yaml. Files that the machine made stay. A
+    `base` is the folder of cloudtrain.yaml. Files that the machine made stay. `verify` has
+    every file's hash compared, changed or not; count and bytes always are. A
     project that comes from git is not pushed. Raises `UsageError` when the folder is
     missing, `TransferError` when bytes did not arrive, `ConnectError` when the line broke.
     """
     if config.project.git is not None:
         return PushReport("project", 0, 0, 0, 0, 0.0)
-    push = Mirror(remote, _project_place(layout), "project", reporter)
+    push = Mirror(remote, _project_place(layout), "project", reporter, verify)
     return push.run(lambda: _project_tree(config, base))
 
 
-def push_dataset(remote: Remote, source: DatasetSource, layout: Layout, reporter: Reporter) -> PushReport:
+def push_dataset(
+    remote: Remote,
+    source: DatasetSource,
+    layout: Layout,
+    reporter: Reporter,
+    *,
+    verify: bool = False,
+) -> PushReport:
     """Put the dataset into `layout.data`, with `data.yaml` there when it has one.
 
     An archive is sent once and unpacked there; an address is fetched by the machine
     itself. Raises as `push_project`.
     """
     if source.kind in ("archive", "remote"):
-        return _push_archive(remote, source, layout, reporter)
-    push = Mirror(remote, _data_place(layout), "dataset", reporter)
+        return _push_archive(remote, source, layout, reporter, verify=verify)
+    push = Mirror(remote, _data_place(layout), "dataset", reporter, verify)
     return push.run(lambda: _data_tree(dataset_tree(source), source, layout))
 
 
-def push_model(remote: Remote, model_path: Path, layout: Layout, reporter: Reporter) -> PushReport:
+def push_model(
+    remote: Remote, model_path: Path, layout: Layout, reporter: Reporter, *, verify: bool = False
+) -> PushReport:
     """Put a local model file to `<root>/models/<name>`. Raises as `push_project`."""
     if not model_path.is_file():
         raise UsageError(f"the model `{model_path}` is not there", hint="correct `train.model`")
     place = Place(f"{layout.root}/models", f"{layout.root}/manifests/model-{model_path.name}")
-    push = Mirror(remote, place, "model", reporter)
+    push = Mirror(remote, place, "model", reporter, verify)
     return push.run(lambda: tree_of([file_entry(model_path, model_path.name)], [], follow=True))
 
 
@@ -82,10 +98,14 @@ def differs(remote: Remote, config: Config, base: Path, layout: Layout) -> tuple
     return tuple(name for (name, _, _), same in zip(wanted, answers, strict=True) if not same)
 
 
-def _push_archive(remote: Remote, source: DatasetSource, layout: Layout, reporter: Reporter) -> PushReport:
+def _push_archive(
+    remote: Remote, source: DatasetSource, layout: Layout, reporter: Reporter, *, verify: bool
+) -> PushReport:
     began = time.monotonic()
     name = source.where.split("?", 1)[0].rsplit("/", 1)[-1]
-    report = Mirror(remote, _archive_place(layout), "dataset", reporter).run(lambda: dataset_tree(source))
+    report = Mirror(remote, _archive_place(layout), "dataset", reporter, verify).run(
+        lambda: dataset_tree(source)
+    )
     if source.kind == "remote":
         report = PushReport("dataset", 0, 0, 0, 0, 0.0)
     unpack(remote, source, layout, name)
