@@ -132,8 +132,9 @@ def run_once(
 
 
 def _unanswered(error: Exception) -> LostAnswerError:
+    reason = " ".join(str(error).split())[:200]  # a proxy's page is no answer, and nothing to read
     return LostAnswerError(
-        f"AWS did not answer the launch: {error}; a machine may have been started",
+        f"AWS did not answer the launch: {reason}; a machine may have been started",
         hint="`cloudtrain up` asks again for the same one; `cloudtrain down` removes it if it exists",
     )
 
