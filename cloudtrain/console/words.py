@@ -12,7 +12,6 @@ from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Offer, Plan, Receipt
 from cloudtrain.models.sweeping import SweepStatus
 from cloudtrain.models.training import Artifact, StepReport, TrainingStatus
-from cloudtrain.provision.plan import storage_hour
 
 if TYPE_CHECKING:
     from cloudtrain.journal.folder import RunRecord
@@ -227,6 +226,8 @@ def training(status: TrainingStatus) -> list[str]:
 def price_now(record: RunRecord, machine: Machine | None) -> str:
     """Return what an hour costs now: of a machine that is stopped, its disk."""
     if machine is not None and machine.state == "stopped":
+        from cloudtrain.provision.plan import storage_hour
+
         return f"{money(storage_hour(record.volume_gb), record.currency)} an hour for its disk while it is stopped"
     return f"{money(record.price_hour, record.currency)} an hour"
 
