@@ -33,6 +33,7 @@ from cloudtrain.workflows.context import (
     find_run,
     layout_on,
     telling_what_runs,
+    timed,
     with_way_in,
 )
 from cloudtrain.workflows.settle import Settled, settle, start_session
@@ -75,7 +76,7 @@ def up(context: Context) -> Up:
     folder = folder or _new_run(context, provider, identity)
     folder = with_way_in(folder, context.config, context.provider, context.reporter)
     known = frozenset(machine.id for machine in observed.machines)
-    with telling_what_runs(folder, context.reporter, context.provider):
+    with telling_what_runs(folder, context.reporter, context.provider), timed(folder, "up", context.timeline):
         applying = Applying(
             provider=provider,
             folder=folder,

@@ -96,7 +96,7 @@ def test_an_apt_mirror_takes_the_place_of_the_archive_once(tmp_path: Path) -> No
         ),
         (
             None,
-            'PATH="/usr/local/cuda-12.8/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"\n'
+            'PATH="/usr/local/cuda-12.8/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"\n'  # noqa: ISC004
             "CUDA_HOME=/usr/local/cuda-12.8\n",
         ),
     ],
