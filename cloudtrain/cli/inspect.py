@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
-    app.command(epilog="Examples: cloudtrain status · cloudtrain status --json")(status)
+    app.command(epilog="Examples: cloudtrain status · cloudtrain status --json · cloudtrain status --timing")(
+        status
+    )
     app.command(epilog="Examples: cloudtrain watch · cloudtrain watch --json")(watch)
     app.command(epilog="Examples: cloudtrain logs · cloudtrain logs -f")(logs)
     app.command(epilog="Leave with Ctrl-A D: the training goes on.")(attach)
@@ -36,6 +38,9 @@ def register(app: typer.Typer) -> None:
 
 def status(
     *,
+    timing: Annotated[
+        bool, typer.Option("--timing", help="How long each stage and step of the run's commands took.")
+    ] = False,
     name: opt.Name = None,
     config: opt.File = None,
     json: opt.Json = False,
@@ -52,6 +57,9 @@ def status(
                 {"run": None, "cloud_asked": False},
                 "no open run here; the cloud was not asked\nhint: `cloudtrain audit` asks it for everything of yours",
             )
+            return
+        if timing:
+            console.show_timings(folder.path.name, folder.timings())
             return
         from cloudtrain.workflows.status import status as workflow
 

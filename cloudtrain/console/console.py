@@ -23,6 +23,7 @@ from cloudtrain.models.plan import Plan, Receipt
 if TYPE_CHECKING:
     from cloudtrain.console.lines import Lines
     from cloudtrain.console.watching import Screen
+    from cloudtrain.journal.folder import Timing
     from cloudtrain.models.account import Policy
     from cloudtrain.models.training import Artifact
     from cloudtrain.workflows.adopt import Adopted
@@ -246,6 +247,10 @@ class Console:
             lines.append(f"cost        {spent} so far, {price}")
         lines += [f"not known   {what}" for what in status.missing]
         self.result(status, "\n".join(lines))
+
+    def show_timings(self, run: str, kept: tuple[Timing, ...]) -> None:
+        """Show how long the stages of the run's commands took."""
+        self.result({"run": run, "timings": kept}, "\n".join(words.timings(kept)))
 
     def show_fetched(self, fetched: Fetched) -> None:
         """Show what is at home now."""

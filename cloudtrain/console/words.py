@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from cloudtrain.events import Note, Progress, StageFinished, Waterfall
+from cloudtrain.events import Note, Progress, StageFinished, StageTime, Waterfall
 from cloudtrain.models.image import BakedImage
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Offer, Plan, Receipt
@@ -14,7 +14,7 @@ from cloudtrain.models.sweeping import SweepStatus
 from cloudtrain.models.training import Artifact, StepReport, TrainingStatus
 
 if TYPE_CHECKING:
-    from cloudtrain.journal.folder import RunRecord
+    from cloudtrain.journal.folder import RunRecord, Timing
     from cloudtrain.workflows.extend import Extended
     from cloudtrain.workflows.status import LeaseStatus
 
@@ -170,11 +170,40 @@ def waterfall(shown: Waterfall, *, width: int | None = None) -> list[str]:
         length = max(1, min(round(stage.seconds / total * bar), bar - start))
         star = "*" if stage.stage in shown.critical else " "
         said = stage.outcome if stage.ok else f"failed  {stage.outcome}"
+        said += f"  (after {', '.join(stage.after)})" if stage.after else ""
         drawn = (" " * start + "#" * length).ljust(bar)
         rows.append(f"{star} {stage.stage:<{names}}  {drawn}  {duration(stage.seconds):>9}  {said}".rstrip())
     waited = "  (* the end waited for it)" if shown.critical else ""
     rows.append(f"  {'total':<{names}}  {' ' * bar}  {duration(shown.total_s):>9}{waited}")
     return [cut(row, width) for row in rows]
+
+
+def timings(kept: Sequence[Timing]) -> list[str]:
+    """Return the newest command's stages as a table, and a line for each earlier one."""
+    if not kept:
+        return ["nothing was timed yet"]
+    *earlier, newest = kept
+    shown = newest.waterfall
+    names = max(len(stage.stage) for stage in (*shown.stages, StageTime("stage", 0, 0, "", ok=True)))
+    waits = max(
+        len(", ".join(stage.after))
+        for stage in (*shown.stages, StageTime("", 0, 0, "", True, ("waited for",)))
+    )
+    rows = [
+        f"  {one.verb} {one.at[:16].replace('T', ' ')} UTC: {duration(one.waterfall.total_s)}"
+        for one in earlier
+    ]
+    rows += [f"{newest.verb} {newest.at[:16].replace('T', ' ')} UTC: {duration(shown.total_s)}"]
+    rows += [f"  {'stage':<{names}}  {'start':>11}  {'took':>11}  {'waited for':<{waits}}  outcome"]
+    for stage in shown.stages:
+        star = "*" if stage.stage in shown.critical else " "
+        start, took = duration(stage.start), duration(stage.seconds)
+        said = stage.outcome if stage.ok else f"failed  {stage.outcome}"
+        after = ", ".join(stage.after)
+        rows.append(
+            f"{star} {stage.stage:<{names}}  {start:>11}  {took:>11}  {after:<{waits}}  {said}".rstrip()
+        )
+    return [*rows, "(* the end waited for it)"]
 
 
 def cut(text: str, width: int | None) -> str:

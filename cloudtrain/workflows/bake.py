@@ -31,7 +31,7 @@ from cloudtrain.provision.launch import Applying
 from cloudtrain.provision.look import observe_settled
 from cloudtrain.provision.plan import Wanted, plan_up
 from cloudtrain.ssh.remote import Remote, connect_when_ready
-from cloudtrain.workflows.context import Context, telling_what_runs, with_way_in
+from cloudtrain.workflows.context import Context, telling_what_runs, timed, with_way_in
 from cloudtrain.workflows.converged import converged
 from cloudtrain.workflows.imaging import Job, clean, end, finished, imaged, last_point
 
@@ -65,7 +65,8 @@ def bake(context: Context, *, sleep: Callable[[float], None] = time.sleep) -> Ba
         folder, steps = _made(job, folder)
     else:
         steps = ()
-    with telling_what_runs(folder, context.reporter, context.provider):
+    telling = telling_what_runs(folder, context.reporter, context.provider)
+    with telling, timed(folder, "bake", context.timeline):
         image, cost = finished(job, folder)
     return Bake(image, steps, cost, context.timeline.waterfall())
 

@@ -298,3 +298,13 @@ def _seen(folder: RunFolder, machine_id: str, provider: Callable[[], Provider] |
     asking.start()
     asking.join(TELLING_S)
     return answer[0] if answer else None
+
+
+@contextmanager
+def timed(folder: RunFolder, verb: str, timeline: Timeline) -> Generator[None]:
+    """Keep how long the stages of a command took in the run's folder, however it ended."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            folder.keep_timing(verb, timeline.waterfall())

@@ -58,7 +58,8 @@ def imaged(folder: RunFolder) -> bool:
 
 def clean(job: Job, folder: RunFolder, remote: Remote) -> None:
     """Take from the disk what is of this machine and of this user. Raises `RefusedError`."""
-    script = cleaning(remote.home, secrets_of(job.context.config))
+    mine = (folder.path / "key.pub").read_text().split()[1]
+    script = cleaning(remote.home, (*secrets_of(job.context.config), mine))
     with job.context.timeline.stage("clean", "keys, histories, caches, lists") as stage:
         folder.journal.append("cleaning")
         done = remote.script(_as_root(script), timeout=600, check=False)

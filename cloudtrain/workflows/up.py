@@ -34,6 +34,7 @@ from cloudtrain.workflows.context import (
     find_run,
     layout_on,
     telling_what_runs,
+    timed,
     with_way_in,
 )
 from cloudtrain.workflows.resume import Copy, best_copy, give_up, place_copy
@@ -80,7 +81,7 @@ def up(context: Context) -> Up:
         observed = give_up(context, folder, observed, chosen)
     folder = folder or _new_run(context, provider, identity)
     folder = with_way_in(folder, context.config, context.provider, context.reporter)
-    with telling_what_runs(folder, context.reporter, context.provider):
+    with telling_what_runs(folder, context.reporter, context.provider), timed(folder, "up", context.timeline):
         applying = Applying(
             provider=provider,
             folder=folder,

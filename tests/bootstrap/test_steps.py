@@ -38,11 +38,45 @@ CONDA = ["base", "miniconda", "environment", "torch", "trainer", "opencv"]
         ("debian-12-no-root", "yolov5", ["base", "miniconda", "environment", "torch", "trainer", "requirements", "opencv"]),
         ("t4", "existing", ["cloud-init", "base", "environment", "torch", "trainer", "gpu"]),
         ("t4", "own host", ["cloud-init", "base", "environment", "gpu"]),
+        ("t4", "cuda", ["cloud-init", "base", "cuda", "uv", *CONDA[2:], "gpu"]),
+        ("t4", "docker image", ["cloud-init", "base", "docker", "toolkit", "image", "gpu"]),
+        ("ubuntu-24.04-bare", "docker image", ["cloud-init", "base", "driver", "docker", "toolkit", "image", "gpu"]),
+        ("ubuntu-22.04-no-gpu", "docker build", ["cloud-init", "base", "docker", "image"]),
+        ("wsl", "docker image", ["base", "docker", "toolkit", "image", "gpu"]),
+        ("container-without-toolkit", "docker image", ["base", "docker", "image", "gpu"]),
+        ("v100-no-driver", "default", ["cloud-init", "base", "driver", *CONDA[1:], "gpu"]),
+        ("v100", "default", ["cloud-init", *CONDA, "gpu"]),
+        ("a10g", "default", ["cloud-init", *CONDA, "gpu"]),
+        ("t4-four", "default", ["cloud-init", *CONDA, "gpu"]),
         ("t4", "mirrors", ["cloud-init", "apt-mirror", *CONDA, "gpu"]),
     ],
 )  # fmt: skip
 def test_which_steps(machine: str, config: str, names: list[str]) -> None:
     assert list(of(machine, config)) == names
+
+
+def test_docker_is_the_distribution_s_and_sees_the_gpu_by_nvidias_toolkit() -> None:
+    found = of("t4", "docker image")
+    assert "install -y --no-install-recommends docker.io" in found["docker"].apply
+    assert found["docker"].root
+    assert "nvidia-ctk runtime configure --runtime=docker" in found["toolkit"].apply
+    assert set(found["toolkit"].needs) == {"base", "driver", "docker"}
+    assert {"docker", "toolkit"} <= set(found["image"].needs)
+    inside = of("container-without-toolkit", "docker image")["docker"]
+    assert "is a container itself" in inside.apply
+    assert "apt-get" not in inside.apply
+    assert of("debian-12-no-root", "docker image")["docker"].required
+
+
+def test_the_cuda_toolkit_brings_no_driver_and_is_found_by_every_shell() -> None:
+    step = of("ubuntu-24.04-bare", "cuda")["cuda"]
+    assert "repos/ubuntu2404/x86_64/cuda-keyring_1.1-1_all.deb" in step.apply
+    assert "install -y --no-install-recommends cuda-toolkit-12-8" in step.apply
+    assert "Pin-Priority: -1" in step.apply
+    assert "driver" in step.needs
+    assert "/etc/environment" in step.apply
+    other = of("debian-12-no-root", "cuda")["cuda"].apply
+    assert "no CUDA packages are known for debian 12" in other
 
 
 def test_the_driver_is_of_the_right_kind() -> None:
