@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from cloudtrain import training
 from cloudtrain.errors import CapacityError, CloudtrainError, ConnectError, GoneError
 from cloudtrain.events import Note, Progress, Silent, Timeline
 from cloudtrain.journal.folder import RunFolder
-from cloudtrain.models.training import TrainingStatus
+from cloudtrain.models.training import GuardNotice, TrainingStatus
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.workflows.context import Context, check_open, connect_run, layout_on
 from cloudtrain.workflows.fetch import fetch_over
@@ -19,6 +19,8 @@ from cloudtrain.workflows.resume import best_copy, what_is_lost
 
 LOOK_S = 2.0
 """Seconds between two looks at a training; one look is one small round trip."""
+JUST_NOW = timedelta(minutes=2)
+"""How old a notice of the guard's may be to be news: as old as an interruption's."""
 FETCH_S = 15.0
 """How often a newly secured checkpoint is fetched at most."""
 PATIENCE_S = 900.0
@@ -78,7 +80,9 @@ class Watched:
     told: str = ""
     home: str = ""
     fetched_at: float = -FETCH_S
-    notices: datetime = field(default_factory=lambda: datetime.now(UTC))
+    at_stake: float | None = None
+    begun: datetime = field(default_factory=lambda: datetime.now(UTC))
+    notices: set[GuardNotice] = field(default_factory=set[GuardNotice])
     pace: Pace = field(default_factory=Pace)
 
     def reached(self) -> None:
@@ -109,9 +113,9 @@ class Watched:
         secured = self.seen.secured if self.seen else None
         epoch = secured.epoch if secured else None
         self.folder.journal.append("reclaimed", machine=self.folder.record().machine, epoch=epoch)
-        at_risk = self._at_risk()
-        if at_risk is not None:
-            text = f"the work of {at_risk:.0f} s at most is lost: all before that is secured on its disk"
+        self.at_stake = self._at_risk()
+        if self.at_stake is not None:
+            text = f"at most {self.at_stake:.0f} s of work are lost: all before that is secured on its disk"
             self.context.reporter.emit(Note(text))
 
     def _at_risk(self) -> float | None:
@@ -163,14 +167,14 @@ class Watched:
         """Pass on what the guard has said since, and what a reclaim has cost."""
         if status.guard is not None:
             for one in status.guard.notices:
-                if one.at > self.notices:
-                    self.notices = one.at
+                if one not in self.notices and one.at > self.begun - JUST_NOW:
+                    self.notices.add(one)
                     self.context.reporter.emit(Note(one.text, level="warning"))
         if self.reclaimed and status.session.state == "running":
             self.reclaimed = False
             epoch = status.secured.epoch if status.secured else None
             where = f" after epoch {epoch}" if epoch else ""
-            lost = self._at_risk()
+            lost = self.at_stake
             said = f"; at most {lost:.0f} s of work were lost" if lost is not None else ""
             self.context.reporter.emit(Note(f"the training goes on{where}{said}"))
         self.seen = status

@@ -20,9 +20,10 @@ NOTICE_S = 12
 """Two polls of the guard, and room."""
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
-    with home(tmp_path_factory.mktemp("home")) as made:
+@pytest.fixture
+def shared(tmp_path: Path) -> Generator[Path]:
+    """A home of each test's own: they look into its run folders."""
+    with home(tmp_path / "home") as made:
         yield made
 
 
@@ -108,7 +109,7 @@ def test_run_waits_the_reclaim_out_and_shows_it(way: Road) -> None:
     next(disk(way).glob("cloudtrain/*/project")).joinpath("enough").touch()
     out, err = run.communicate(timeout=120)
     assert run.returncode == 0, err
-    assert "EC2 takes this spot machine back now" in err
+    assert "EC2 takes this spot machine back now" in err, err
     assert "EC2 took i-" in err
     assert "the machine is back after" in err
     assert "the training goes on" in err
