@@ -46,6 +46,7 @@ def up(
     max_hours: opt.MaxHours = None,
     max_cost: opt.MaxCost = None,
     wait_for_capacity: opt.WaitForCapacity = 0.0,
+    verify: opt.Verify = False,
     config: opt.File = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -56,7 +57,9 @@ def up(
     def body(console: Console) -> None:
         from cloudtrain.workflows.up import up as workflow
 
-        result = workflow(_context(console, config, flags, yes=yes, wait_hours=wait_for_capacity))
+        result = workflow(
+            _context(console, config, flags, yes=yes, wait_hours=wait_for_capacity, verify=verify)
+        )
         console.show_up(result)
 
     execute(Speaking(json, quiet), body)
@@ -77,6 +80,7 @@ def run(
     max_hours: opt.MaxHours = None,
     max_cost: opt.MaxCost = None,
     wait_for_capacity: opt.WaitForCapacity = 0.0,
+    verify: opt.Verify = False,
     config: opt.File = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -88,7 +92,7 @@ def run(
         from cloudtrain.workflows.run import run as workflow
 
         result = workflow(
-            _context(console, config, flags, yes=yes, wait_hours=wait_for_capacity),
+            _context(console, config, flags, yes=yes, wait_hours=wait_for_capacity, verify=verify),
             keep_on_failure=keep_on_failure,
         )
         console.show_ran(result)
@@ -168,7 +172,14 @@ def _flags(
 
 
 def _context(
-    console: Console, file: Path | None, flags: dict[str, object], *, yes: bool, wait_hours: float
+    console: Console,
+    file: Path | None,
+    flags: dict[str, object],
+    *,
+    yes: bool,
+    wait_hours: float,
+    verify: bool,
 ) -> Context:
     config = wanted_config(file, flags)
-    return replace(context_of(console, config, base_of(file), yes=yes), wait_hours=wait_hours)
+    context = context_of(console, config, base_of(file), yes=yes)
+    return replace(context, wait_hours=wait_hours, verify=verify)

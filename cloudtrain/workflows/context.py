@@ -50,6 +50,10 @@ class Context:
     show_plan: Callable[[Plan], None]
     wait_hours: float = 0.0
     """How long to keep asking for a machine that is not to be had now."""
+    verify: bool = False
+    """Whether every pushed file's hash is compared."""
+    ask: Callable[[str], bool] | None = None
+    """Asks what costs no money, of which `-y` says nothing; None where nobody is there."""
 
 
 def find_run(base: Path, name: str | None) -> RunFolder | None:
