@@ -140,4 +140,5 @@ def context_of(console: Console, config: Config, base: Path, *, yes: bool) -> Co
         timeline=Timeline(console.reporter),
         confirm=(lambda _: True) if yes else console.confirm,
         show_plan=console.show_plan,
+        ask=console.confirm if console.can_ask else None,
     )

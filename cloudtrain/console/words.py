@@ -92,7 +92,12 @@ def progress(event: Progress) -> str:
     amount = size if event.unit == "bytes" else "{:g}".format
     of = f" of {amount(event.total)}" if event.total else ""
     unit = "" if event.unit == "bytes" else f" {event.unit}"
-    left = f", {duration(event.eta_s)} left" if event.eta_s is not None else ""
+    if event.files_total:
+        unit += f", {event.files} of {event.files_total} files"
+    rate = f", {amount(event.rate)}/s" if event.rate else ""
+    if event.best and event.rate and event.best > 1.2 * event.rate:
+        rate += f" (the line can {amount(event.best)}/s)"
+    left = f"{rate}, {duration(event.eta_s)} left" if event.eta_s is not None else rate
     detail = f"  {event.detail}" if event.detail else ""
     return f"{amount(event.done)}{of}{unit}{left}{detail}"
 

@@ -215,18 +215,19 @@ class Mirror:
         )
 
     def say(self, tree: Tree) -> None:
-        """Say which files looked like secrets."""
-        secrets = [line for line in tree.left_out if "looks like a secret" in line]
-        if secrets:
-            names = ", ".join(f"`{line.split(' (')[0]}`" for line in secrets[:5])
-            more = f" and {len(secrets) - 5} more" if len(secrets) > 5 else ""
-            self.reporter.emit(
-                Note(
-                    f"{names}{more} looked like secrets and stayed at home",
-                    "warning",
-                    hint="`!name` in .cloudtrainignore sends one nevertheless",
+        """Say which files stayed at home that somebody may have meant to send."""
+        for mark, what in (("looks like a secret", "looked like secrets"), ("bigger than", "are big files")):
+            left = [line for line in tree.left_out if mark in line]
+            if left:
+                names = ", ".join(f"`{line.split(' (')[0]}`" for line in left[:5])
+                more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+                self.reporter.emit(
+                    Note(
+                        f"{names}{more} {what} and stayed at home",
+                        "warning",
+                        hint="`!name` in .cloudtrainignore sends one nevertheless",
+                    )
                 )
-            )
 
 
 def _lot(total: int) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from cloudtrain.errors import UsageError
 from cloudtrain.events import Reporter
 from cloudtrain.models.config import Config
+from cloudtrain.models.lent import Lent
 from cloudtrain.models.run import Layout
 from cloudtrain.models.training import PushReport
 from cloudtrain.ssh.remote import Remote
@@ -20,7 +21,7 @@ from cloudtrain.transfer.manifest import Place, same_each
 from cloudtrain.transfer.mirror import Mirror
 from cloudtrain.transfer.scan import file_entry, scan_project
 from cloudtrain.transfer.tree import Tree, made, tree_of
-from cloudtrain.transfer.unpack import unpack
+from cloudtrain.transfer.unpack import fetch_objects, run_command, unpack
 
 
 def push_project(
@@ -42,7 +43,7 @@ def push_project(
     if config.project.git is not None:
         return PushReport("project", 0, 0, 0, 0, 0.0)
     push = Mirror(remote, _project_place(layout), "project", reporter, verify)
-    return push.run(lambda: _project_tree(config, base))
+    return push.run(lambda: project_tree(config, base))
 
 
 def push_dataset(
@@ -52,14 +53,17 @@ def push_dataset(
     reporter: Reporter,
     *,
     verify: bool = False,
+    lent: tuple[Lent, ...] = (),
 ) -> PushReport:
     """Put the dataset into `layout.data`, with `data.yaml` there when it has one.
 
-    An archive is sent once and unpacked there; an address is fetched by the machine
-    itself. Raises as `push_project`.
+    An archive is sent once and unpacked there; what has an address is fetched by the machine
+    itself, from S3 by the rights in `lent`. Raises as `push_project`.
     """
-    if source.kind in ("archive", "remote"):
+    if source.kind == "archive":
         return _push_archive(remote, source, layout, reporter, verify=verify)
+    if source.kind in ("remote", "objects", "command"):
+        return _have_fetched(remote, source, layout, lent)
     push = Mirror(remote, _data_place(layout), "dataset", reporter, verify)
     return push.run(lambda: _data_tree(dataset_tree(source), source, layout))
 
@@ -79,18 +83,18 @@ def project_digest(config: Config, base: Path) -> str:
     """Return a digest of what `push_project` would send: names, sizes, times, no contents."""
     if config.project.git is not None:
         return f"git {config.project.git} {config.project.ref or ''}"
-    return _project_tree(config, base).digest
+    return project_tree(config, base).digest
 
 
 def differs(remote: Remote, config: Config, base: Path, layout: Layout) -> tuple[str, ...]:
     """Say which of `project` and `dataset` differ from what the machine has, in one round trip."""
     wanted: list[tuple[str, Place, Tree]] = []
     if config.project.git is None:
-        wanted.append(("project", _project_place(layout), _project_tree(config, base)))
+        wanted.append(("project", _project_place(layout), project_tree(config, base)))
     source = inspect_dataset(config, base)
-    if source is not None and source.kind in ("archive", "remote"):
+    if source is not None and source.kind == "archive":
         wanted.append(("dataset", _archive_place(layout), source.tree))
-    elif source is not None:
+    elif source is not None and source.kind in ("yaml", "folder"):
         wanted.append(("dataset", _data_place(layout), _data_tree(source.tree, source, layout)))
     if not wanted:
         return ()
@@ -102,19 +106,40 @@ def _push_archive(
     remote: Remote, source: DatasetSource, layout: Layout, reporter: Reporter, *, verify: bool
 ) -> PushReport:
     began = time.monotonic()
-    name = source.where.split("?", 1)[0].rsplit("/", 1)[-1]
     report = Mirror(remote, _archive_place(layout), "dataset", reporter, verify).run(
         lambda: dataset_tree(source)
     )
-    if source.kind == "remote":
-        report = PushReport("dataset", 0, 0, 0, 0, 0.0)
-    unpack(remote, source, layout, name)
+    unpack(remote, source, layout, _archive_name(source))
     seconds = time.monotonic() - began
     return PushReport("dataset", report.files, report.bytes, report.sent_files, report.sent_bytes, seconds)
 
 
-def _project_tree(config: Config, base: Path) -> Tree:
-    root = (base / config.project.path).resolve()
+def _have_fetched(
+    remote: Remote, source: DatasetSource, layout: Layout, lent: tuple[Lent, ...]
+) -> PushReport:
+    """Nothing crosses the line of here: the machine fetches at its own speed."""
+    began = time.monotonic()
+    if source.kind == "command":
+        run_command(remote, source, layout)
+    elif source.kind == "objects":
+        fetch_objects(remote, layout, lent)
+    else:
+        unpack(remote, source, layout, _archive_name(source), lent)
+    return PushReport("dataset", 0, 0, 0, 0, time.monotonic() - began)
+
+
+def _archive_name(source: DatasetSource) -> str:
+    return source.where.split("?", 1)[0].rsplit("/", 1)[-1]
+
+
+def project_root(config: Config, base: Path) -> Path:
+    """Return the real path of the project's folder."""
+    return (base / config.project.path).resolve()
+
+
+def project_tree(config: Config, base: Path) -> Tree:
+    """List what a push of the project would send. Raises `UsageError` when the folder is missing."""
+    root = project_root(config, base)
     if not root.is_dir():
         raise UsageError(f"the project folder `{root}` is not there", hint="correct `project.path`")
     elsewhere = {

@@ -53,6 +53,10 @@ class Context:
     """How long to keep asking for a machine that is not to be had now."""
     resume: bool = False
     """Go on from the furthest copy at home, on another machine."""
+    verify: bool = False
+    """Whether every pushed file's hash is compared."""
+    ask: Callable[[str], bool] | None = None
+    """Asks what costs no money, of which `-y` says nothing; None where nobody is there."""
 
 
 def find_run(base: Path, name: str | None) -> RunFolder | None:

@@ -268,6 +268,7 @@ def test_sparse_file(line: Remote, layout: Layout, base: Path, seen: Seen) -> No
         file.seek(200 << 20)
         file.write(b"middle")
         file.truncate(1 << 30)
+    (base / ".cloudtrainignore").write_text("!*.bin\n")
     report = push_project(line, Config(), base, layout, seen)
     there = Path(layout.project) / "sparse.bin"
     assert report.seconds < 60
