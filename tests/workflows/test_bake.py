@@ -28,6 +28,8 @@ with zipfile.ZipFile("out/best.pt", "w") as z:
     z.writestr("archive/data.pkl", "x" * 1000)
     z.writestr("archive/version", "3")
 """
+pytestmark = pytest.mark.timeout(1500)
+"""Each installs what a bare machine lacks, on machines that others may load."""
 PRIVATE = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 
 
