@@ -26,7 +26,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -104,6 +104,7 @@ class Bench:
         return Cell(rtt, mbit, tool, seconds, moved, moved / seconds / raw, load, whole)
 
     def cloudtrain(self, target: SshTarget, there: Path) -> float:
+        """Push over a connection that is open."""
         with connect(target) as remote:
             return _timed(lambda: self._push(remote, there))
 
@@ -111,32 +112,38 @@ class Bench:
         push_project(remote, Config(), self.tree, Layout(str(there)), Silent())
 
     def rsync(self, target: SshTarget, there: Path) -> float:
+        """Make a connection, and push over it."""
         shell = openssh.rsync_shell(target)
         return self._run(["rsync", "-a", "-e", shell, f"{self.tree}/", f"{target.address}:{there}/"])
 
     def rsync_open(self, target: SshTarget, there: Path) -> float:
+        """Push over an OpenSSH connection that is open."""
         with SharedLine(target) as line:
             line.wait(30)
             shell = line.rsync_shell()
             return self._run(["rsync", "-a", "-e", shell, f"{self.tree}/", f"{target.address}:{there}/"])
 
     def tar(self, target: SshTarget, there: Path) -> float:
+        """Stream an archive."""
         far = shlex.join(openssh.ssh(target, f"tar -C {shlex.quote(str(there))} -xf -"))
         return self._run(["bash", "-c", f"tar -C {shlex.quote(str(self.tree))} -cf - . | {far}"])
 
     def scp(self, target: SshTarget, there: Path) -> float:
+        """Copy file by file."""
         options = ["-P" if word == "-p" else word for word in openssh.options(target)]
         return self._run(
             ["scp", "-q", "-r", *options, f"{self.tree}/.", f"{target.user}@{target.address}:{there}"]
         )
 
     def sftp(self, target: SshTarget, there: Path) -> float:
+        """Put file by file, some requests at once."""
         options = ["-P" if word == "-p" else word for word in openssh.options(target)]
         batch = self.root / "batch"
         batch.write_text(f"put -r {self.tree}/. {there}\n")
         return self._run(["sftp", "-q", *options, "-b", str(batch), f"{target.user}@{target.address}"])
 
     def put(self, target: SshTarget, there: Path) -> float:
+        """Call Fabric's `put` for each file."""
         with connect(target) as remote:
             end = time.monotonic() + self.limit
             return _timed(lambda: self._put_each(remote, there, end))
@@ -147,7 +154,7 @@ class Bench:
             if path.is_dir():
                 remote.connection.run(f"mkdir -p {shlex.quote(str(far))}", hide=True)
             else:
-                remote.connection.put(str(path), str(far))
+                remote.connection.put(str(path), str(far))  # pyright: ignore[reportUnknownMemberType]
             if time.monotonic() > end:
                 return
 
@@ -175,7 +182,7 @@ def raw_rate(rtt: float, mbit: float, size: int, streams: int = 4) -> float:
 
 
 @contextmanager
-def _sink() -> Iterator[tuple[str, int]]:
+def _sink() -> Generator[tuple[str, int]]:
     server = socket.create_server(("127.0.0.1", 0))
 
     def take(connection: socket.socket) -> None:

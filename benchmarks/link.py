@@ -40,6 +40,7 @@ class Wire:
     delay: float
     """One way, in seconds."""
     free_at: float = 0.0
+    carried: int = 0
 
     def backlog(self, now: float) -> float:
         """Return the seconds that what was taken still needs to leave."""
@@ -47,6 +48,7 @@ class Wire:
 
     def carry(self, size: int, now: float) -> float:
         """Return when `size` bytes that are ready now will arrive."""
+        self.carried += size
         self.free_at = max(now, self.free_at) + size / self.rate
         return self.free_at + self.delay
 
@@ -118,6 +120,8 @@ class Link:
     rate: float
     """Bytes a second, each way."""
     window: int = WINDOW
+    cut_after: int = 0
+    """Bytes, both ways together, after which the line is cut for good; 0 never."""
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -134,6 +138,8 @@ class Link:
         """Carry until `stop` is set."""
         while not self.stop.is_set():
             now = time.monotonic()
+            if 0 < self.cut_after <= self.there.carried + self.back.carried:
+                break
             due = self._step(now)
             ready = self.selector.select(max(0.0, min(0.05, due - time.monotonic())))
             now = time.monotonic()
@@ -147,6 +153,11 @@ class Link:
                     if flow.source is key.fileobj and events & selectors.EVENT_READ and flow.may_read(now):
                         flow.read(now)
             self.flows.append(self.flows.pop(0)) if self.flows else None  # fair to every stream
+
+        for flow in self.flows:
+            flow.source.close()
+            flow.target.close()
+        self.listener.close()
 
     def _accept(self) -> None:
         here, _ = self.listener.accept()

@@ -45,6 +45,10 @@ MaxCost = Annotated[
     float | None,
     typer.Option("--max-cost", help="Lease in money: then the machine powers off.", metavar="MONEY"),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="On a new machine, go on from the furthest checkpoint at home."),
+]
 WaitForCapacity = Annotated[
     float,
     typer.Option(
@@ -53,4 +57,7 @@ WaitForCapacity = Annotated[
         metavar="HOURS",
         min=0,
     ),
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Compare the hash of every pushed file, here and there.")
 ]

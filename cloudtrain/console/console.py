@@ -242,9 +242,9 @@ class Console:
             lines += words.training(status.training)
         lines += words.lease(status.lease)
         if status.receipt is not None:
-            price = words.money(status.record.price_hour, status.record.currency)
+            price = words.price_now(status.record, status.machine)
             spent = words.money(status.receipt.cost, status.receipt.currency)
-            lines.append(f"cost        {spent} so far, {price} an hour")
+            lines.append(f"cost        {spent} so far, {price}")
         lines += [f"not known   {what}" for what in status.missing]
         self.result(status, "\n".join(lines))
 

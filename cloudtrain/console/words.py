@@ -14,7 +14,7 @@ from cloudtrain.models.sweeping import SweepStatus
 from cloudtrain.models.training import Artifact, StepReport, TrainingStatus
 
 if TYPE_CHECKING:
-    from cloudtrain.journal.folder import Timing
+    from cloudtrain.journal.folder import RunRecord, Timing
     from cloudtrain.workflows.extend import Extended
     from cloudtrain.workflows.status import LeaseStatus
 
@@ -92,7 +92,12 @@ def progress(event: Progress) -> str:
     amount = size if event.unit == "bytes" else "{:g}".format
     of = f" of {amount(event.total)}" if event.total else ""
     unit = "" if event.unit == "bytes" else f" {event.unit}"
-    left = f", {duration(event.eta_s)} left" if event.eta_s is not None else ""
+    if event.files_total:
+        unit += f", {event.files} of {event.files_total} files"
+    rate = f", {amount(event.rate)}/s" if event.rate else ""
+    if event.best and event.rate and event.best > 1.2 * event.rate:
+        rate += f" (the line can {amount(event.best)}/s)"
+    left = f"{rate}, {duration(event.eta_s)} left" if event.eta_s is not None else rate
     detail = f"  {event.detail}" if event.detail else ""
     return f"{amount(event.done)}{of}{unit}{left}{detail}"
 
@@ -250,6 +255,15 @@ def training(status: TrainingStatus) -> list[str]:
     if status.last_line:
         lines.append(f"last line   {status.last_line[:120]}")
     return lines
+
+
+def price_now(record: RunRecord, machine: Machine | None) -> str:
+    """Return what an hour costs now: of a machine that is stopped, its disk."""
+    if machine is not None and machine.state == "stopped":
+        from cloudtrain.provision.plan import storage_hour
+
+        return f"{money(storage_hour(record.volume_gb), record.currency)} an hour for its disk while it is stopped"
+    return f"{money(record.price_hour, record.currency)} an hour"
 
 
 def lease(status: LeaseStatus) -> list[str]:

@@ -300,8 +300,8 @@ class Metadata:
     """EC2's metadata service, version 2. Plain sockets: urllib would double the guard's memory."""
 
     def __init__(self, base: str) -> None:
-        host = base.rpartition("//")[2].rstrip("/")
-        self.host, _, port = host.partition(":")
+        self.name = base.rpartition("//")[2].rstrip("/")
+        self.host, _, port = self.name.partition(":")
         self.port = int(port or 80)
         self.token, self.until, self.date = "", 0.0, 0.0
 
@@ -324,7 +324,7 @@ class Metadata:
         ends = time.monotonic() + 2
         with socket.create_connection((self.host, self.port), 1) as link:
             head = "{} /latest/{} HTTP/1.0\r\nHost: {}\r\n{}\r\nContent-Length: 0\r\n\r\n"
-            link.sendall(head.format(method, path, self.host, header).encode())
+            link.sendall(head.format(method, path, self.name, header).encode())
             answer = b""
             while len(answer) < 65536 and time.monotonic() < ends:
                 piece = link.recv(4096)

@@ -72,6 +72,10 @@ class RunRecord:
     """A run that makes an image: nothing on its machine is ever to be brought home."""
     proxy_jump: str | None = None
     proxy_command: str | None = None
+    account: str | None = None
+    """The cloud account that the run lives in; another one shows nothing of it."""
+    profile: str | None = None
+    """The profile of the credentials that it was begun with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +261,15 @@ def runs_dir() -> Path:
 
 
 def create(
-    *, name: str, owner: str, provider: str, region: str, project: Path, run_id: str | None = None
+    *,
+    name: str,
+    owner: str,
+    provider: str,
+    region: str,
+    project: Path,
+    run_id: str | None = None,
+    account: str | None = None,
+    profile: str | None = None,
 ) -> RunFolder:
     """Make the folder of a new run with a random id, durably; `run_id` names one that exists.
 
@@ -290,6 +302,8 @@ def create(
             region=region,
             project=str(project),
             created=datetime.now(UTC).isoformat(),
+            account=account,
+            profile=profile,
         )
         write_durably(folder.path / "run.json", json.dumps(asdict(record), indent=1).encode())
     return folder

@@ -116,6 +116,8 @@ class Dataset:
     """A data.yaml, a folder or an archive, relative to cloudtrain.yaml."""
     source: str | None = None
     """s3://… or https://…: the machine fetches it itself."""
+    command: str | None = None
+    """A command that fetches the data; runs on the machine, once, in the data folder."""
     sha256: str | None = None
     """The SHA-256 of what `source` answers."""
 

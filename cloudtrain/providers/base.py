@@ -28,6 +28,8 @@ class Identity:
     owner: str
     region: str
     partition: str
+    account: str = ""
+    """The account's own number, kept on this computer only; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

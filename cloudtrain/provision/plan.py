@@ -52,7 +52,7 @@ def plan_up(wanted: Wanted) -> Plan:
     inside = ENVIRONMENT_GB[config.environment.manager] if survey.image.baked else 0
     volume = volume_gb(config, survey.image.floor_gb - inside, wanted.dataset_bytes)
     volume = max(volume, survey.image.floor_gb)
-    ranked = rank(survey.offers)
+    ranked = rank(affordable(config, survey.offers))
     offer = ranked[0] if ranked else None
     price = hourly(offer.price_hour if offer else None, volume)
     hours = lease_hours(config, price)
@@ -70,6 +70,13 @@ def plan_up(wanted: Wanted) -> Plan:
         notes=(*_notes(config, survey, price), *((wanted.reached,) if wanted.reached else ())),
         alternatives=ranked[1:],
     )
+
+
+def affordable(config: Config, offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
+    """Leave out offers without a price where `lease.cost` must be kept, unless none has one."""
+    if config.lease.cost is None:
+        return offers
+    return tuple(offer for offer in offers if offer.price_hour is not None) or offers
 
 
 def rank(offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
@@ -184,6 +191,12 @@ def _actions(wanted: Wanted, offer: Offer | None, volume: int) -> tuple[Action, 
 
 def _notes(config: Config, survey: Survey, price: float | None) -> tuple[str, ...]:
     notes = [f"not known: {item}" for item in survey.missing]
+    kept = affordable(config, survey.offers)
+    notes += [
+        f"{offer.type} ({offer.market}) is left out: without its price `lease.cost` cannot be kept"
+        for offer in survey.offers
+        if offer not in kept
+    ]
     if config.lease.cost is not None and price is None:
         notes.append("`lease.cost` cannot be kept without a price; `lease.hours` is")
     return tuple(notes)

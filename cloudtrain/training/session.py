@@ -231,7 +231,7 @@ class Container:
 
 
 _PASSED_ON = (
-    "CLOUDTRAIN_SESSION", "CLOUDTRAIN_SECURED", "CLOUDTRAIN_NOTICE", "PYTHONPATH", "YOLO_OFFLINE",
+    "CLOUDTRAIN_SECURED", "CLOUDTRAIN_NOTICE", "PYTHONPATH", "YOLO_OFFLINE",
     "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
 )  # fmt: skip
 _INSIDE = """\

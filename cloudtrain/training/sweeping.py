@@ -31,11 +31,17 @@ def search(
     ]
     count = config.sweep.workers or len(devices)
     make = _evolve if kind == "yolov5" else _tune
+    scratch = f"{layout.root}/trials/{number:03d}"
     workers = [
-        {"device": device, "argv": make(argv, device, run_dir, f"{layout.root}/trials/{number:03d}", model)}
+        {"device": device, "argv": make(argv, device, run_dir, scratch, model)}
         for device in (devices[n % len(devices)] for n in range(count))
     ]
-    return {"trials": config.sweep.trials, "table": f"{run_dir}/{TABLES[kind]}", "workers": workers}
+    return {
+        "trials": config.sweep.trials,
+        "table": f"{run_dir}/{TABLES[kind]}",
+        "scratch": scratch,
+        "workers": workers,
+    }
 
 
 def sweep_status(remote: Remote, layout: Layout, number: int) -> SweepStatus | None:

@@ -42,7 +42,8 @@ def _any(patterns: tuple[str, ...]) -> re.Pattern[str]:
 _SECRET, _HARMLESS = _any(SECRET_FILES), _any(HARMLESS)
 _BUILT_IN = _any((*BUILT_IN, *(f"{name}/" for name in BUILT_IN if not name.endswith("/"))))
 
-Verdict = Literal["keep", "ignored", "built-in", "secret"]
+Verdict = Literal["keep", "wanted", "ignored", "built-in", "secret"]
+"""`wanted`: a rule of the user's own says that it goes, whatever it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Ignore:
         """Say whether `path` stays at home. A folder's path ends in `/`."""
         mine = _first(self.own, path)
         if mine is not None:
-            return "ignored" if mine else "keep"
+            return "ignored" if mine else "wanted"
         if _is_secret(path, source):
             return "secret"
         theirs = _first(self.git, path)

@@ -104,8 +104,9 @@ class Lane:
 
     def _batch(self, batch: Batch, squeeze: Squeeze) -> int:
         data, word = tar(batch.entries), "tar"
-        if squeeze.pays(data):
-            data, word = gzip(data), "tar.gz"
+        way = squeeze.way(data)
+        if way is not None:
+            data, word = gzip(data, way), "tar.gz"
         self._write(f"{word} {len(data)}\n".encode())
         self._write(data)
         self._write(b"end\n")
@@ -115,11 +116,11 @@ class Lane:
         words = f"{piece.offset} {piece.entry.size} {piece.id} {piece.size}\n"
         chunks = stream(piece)
         first = next(chunks)
-        length, packed = piece.size, squeeze.pays(first)
-        if packed:
-            data = gzip(b"".join((first, *chunks)))
+        length, way = piece.size, squeeze.way(first)
+        if way is not None:
+            data = gzip(b"".join((first, *chunks)), way)
             length, first, chunks = len(data), data, iter(())
-        self._write(f"part{'.gz' if packed else ''} {length} {words}".encode())
+        self._write(f"part{'' if way is None else '.gz'} {length} {words}".encode())
         self._write(first)
         for chunk in chunks:
             self._write(chunk)

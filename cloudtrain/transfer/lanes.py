@@ -81,10 +81,10 @@ class Lanes:
         self._lines = self._size = 0
         self._since, self._before = 0.0, 0
 
-    def carry(self, tasks: Iterable[Task], first: Lane) -> None:
+    def carry(self, tasks: Iterable[Task], first: Lane, asked: int) -> None:
         """Send everything; `first` is a lane that is open already, and stays so.
 
-        Raises `TransferError` when the machine refuses, `ConnectError` when no line is left.
+        `first` owes `asked` answers. Raises `TransferError` when the machine refuses, `ConnectError` when no line is left.
         """
         self._tasks.extend(tasks)
         self._left = len(self._tasks)
@@ -93,7 +93,7 @@ class Lanes:
             self._stack = stack
             stack.callback(self._join)
             stack.callback(self._stop)
-            self._spawn(self._drive_open, first)
+            self._spawn(self._drive_open, first, asked)
             if self._size > OWN_LINE and available():
                 self._call(1)
             if self._size > CHANNEL // 2:
@@ -190,24 +190,26 @@ class Lanes:
         finally:
             self._leave()
 
-    def _drive_open(self, lane: Lane) -> None:
+    def _drive_open(self, lane: Lane, asked: int) -> None:
         try:
-            self._work(lane, self._retired)
+            self._work(lane, self._retired, asked)
         except CloudtrainError as error:
             self._fail(error)
         finally:
             self._leave()
 
-    def _work(self, lane: Lane, retired: threading.Event | None) -> None:
+    def _work(self, lane: Lane, retired: threading.Event | None, asked: int = 0) -> None:
         """Send lots while there are any; a thread of its own hears the answers."""
         sent: deque[Task] = deque()
         more = threading.Semaphore(0)
-        ended = threading.Event()
+        ended, closing = threading.Event(), threading.Event()
         troubles: list[CloudtrainError] = []
 
         def hear() -> None:
             try:
-                while True:
+                for _ in range(asked):
+                    lane.answer()
+                while not closing.is_set() or sent:
                     more.acquire()
                     if not sent:
                         return
@@ -230,6 +232,7 @@ class Lanes:
         except CloudtrainError as error:
             troubles.append(error)
         finally:
+            closing.set()
             more.release()
             hearer.join()
             self._give_back(sent)

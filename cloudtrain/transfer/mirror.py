@@ -84,7 +84,7 @@ class Mirror:
             arrived = self.send(lane, tree, moving, there, rtt, wrong)
             self.sent.update(entry.raw for entry in moving)
             self.sent_bytes += sum(entry.size for entry in moving)
-        return arrived and _unchanged(moving)
+        return arrived
 
     def check_room(self, there: There, moving: list[Entry]) -> None:
         """Raise `TransferError` when the machine's disk cannot take it."""
@@ -115,13 +115,16 @@ class Mirror:
                 asked += 1
             self.placed(lane, tree, (), asked)
         else:
-            self.settle(lane, 0 if there.fresh else asked)
-            ids = self.carry(lane, moving, others, there, meter, rtt)
-            self.placed(lane, tree, ids, asked if there.fresh else 0)
+            if not there.fresh:  # what must go first goes before anything comes beside it
+                self.settle(lane, asked)
+                asked = 0
+            ids = self.carry(lane, moving, others, there, meter, rtt, asked)
+            self.placed(lane, tree, ids, 0)
+        still = _unchanged(moving)  # while the machine compares
         word, count, total = lane.answer().split(" ")
         self.arrived = int(count), int(total)
         meter.finish()
-        return word == "same"
+        return still and word == "same"
 
     @staticmethod
     def begin(lane: Lane, tree: Tree, wrong: tuple[Entry, ...]) -> int:
@@ -139,6 +142,7 @@ class Mirror:
         there: There,
         meter: Meter,
         rtt: float,
+        asked: int,
     ) -> tuple[tuple[Entry, str], ...]:
         """Move much: by lanes what is new, by rsync what changed. Returns what to put into place."""
         changed = self.by_rsync(moving, there)
@@ -153,7 +157,7 @@ class Mirror:
         small = batches([*others, *(entry for entry in new if entry.size < BIG)], _lot(meter.total))
         tasks: list[Batch | Piece] = [*small, *cut]
         lanes = Lanes(self.remote, (self.place.folder, self.place.manifest), meter, rtt)
-        lanes.carry(tasks, lane)
+        lanes.carry(tasks, lane, asked)
         meter.add(0, len(big))
         if groups:
             bulk.rsync(self.remote, groups, self.place.folder, meter)
@@ -211,18 +215,19 @@ class Mirror:
         )
 
     def say(self, tree: Tree) -> None:
-        """Say which files looked like secrets."""
-        secrets = [line for line in tree.left_out if "looks like a secret" in line]
-        if secrets:
-            names = ", ".join(f"`{line.split(' (')[0]}`" for line in secrets[:5])
-            more = f" and {len(secrets) - 5} more" if len(secrets) > 5 else ""
-            self.reporter.emit(
-                Note(
-                    f"{names}{more} looked like secrets and stayed at home",
-                    "warning",
-                    hint="`!name` in .cloudtrainignore sends one nevertheless",
+        """Say which files stayed at home that somebody may have meant to send."""
+        for mark, what in (("looks like a secret", "looked like secrets"), ("bigger than", "are big files")):
+            left = [line for line in tree.left_out if mark in line]
+            if left:
+                names = ", ".join(f"`{line.split(' (')[0]}`" for line in left[:5])
+                more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+                self.reporter.emit(
+                    Note(
+                        f"{names}{more} {what} and stayed at home",
+                        "warning",
+                        hint="`!name` in .cloudtrainignore sends one nevertheless",
+                    )
                 )
-            )
 
 
 def _lot(total: int) -> int:

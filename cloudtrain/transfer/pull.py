@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from cloudtrain.errors import TornCheckpoint, TransferError
+from cloudtrain.errors import CloudtrainError, TornCheckpoint, TransferError
 from cloudtrain.events import Note, Reporter
 from cloudtrain.models.training import Artifact
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.transfer.fetch import Fetch
 from cloudtrain.transfer.index import Index
 from cloudtrain.transfer.listing import Found, Wanted, list_files
+from cloudtrain.transfer.parts import forget_others
 from cloudtrain.transfer.results import Row, best_row, parse_results
 from cloudtrain.transfer.wire import Meter
 
@@ -68,6 +69,7 @@ def pull(
             if number + 1 < ROUNDS:
                 pause(0.25 * 2**number)
         index.save()
+        forget_others(destination, [])
         _warn(found, fetched, index, reporter)
         return _artifacts(found, fetched, destination, index)
 
@@ -126,8 +128,11 @@ def _fetch_all(
     fetch = Fetch(remote, destination, index, meter)
     try:
         accepted = fetch.run(todo)
-    finally:
-        index.save()
+    except CloudtrainError:
+        with suppress(CloudtrainError):  # a lost record costs a fetch; what went wrong first is to be told
+            index.save()
+        raise
+    index.save()
     meter.finish()
     return accepted
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from cloudtrain.errors import UsageError
 from cloudtrain.events import Reporter
 from cloudtrain.models.config import Config
+from cloudtrain.models.lent import Lent
 from cloudtrain.models.run import Layout
 from cloudtrain.models.training import PushReport
 from cloudtrain.ssh.remote import Remote
@@ -20,42 +21,61 @@ from cloudtrain.transfer.manifest import Place, same_each
 from cloudtrain.transfer.mirror import Mirror
 from cloudtrain.transfer.scan import file_entry, scan_project
 from cloudtrain.transfer.tree import Tree, made, tree_of
-from cloudtrain.transfer.unpack import unpack
+from cloudtrain.transfer.unpack import fetch_objects, run_command, unpack
 
 
 def push_project(
-    remote: Remote, config: Config, base: Path, layout: Layout, reporter: Reporter
+    remote: Remote,
+    config: Config,
+    base: Path,
+    layout: Layout,
+    reporter: Reporter,
+    *,
+    verify: bool = False,
 ) -> PushReport:
     """Mirror the project folder to `layout.project`; nothing moves when nothing changed.
 
-    `base` is the folder of cloudtrain.yaml. Files that the machine made stay. A
+    `base` is the folder of cloudtrain.yaml. Files that the machine made stay. `verify` has
+    every file's hash compared, changed or not; count and bytes always are. A
     project that comes from git is not pushed. Raises `UsageError` when the folder is
     missing, `TransferError` when bytes did not arrive, `ConnectError` when the line broke.
     """
     if config.project.git is not None:
         return PushReport("project", 0, 0, 0, 0, 0.0)
-    push = Mirror(remote, _project_place(layout), "project", reporter)
-    return push.run(lambda: _project_tree(config, base))
+    push = Mirror(remote, _project_place(layout), "project", reporter, verify)
+    return push.run(lambda: project_tree(config, base))
 
 
-def push_dataset(remote: Remote, source: DatasetSource, layout: Layout, reporter: Reporter) -> PushReport:
+def push_dataset(
+    remote: Remote,
+    source: DatasetSource,
+    layout: Layout,
+    reporter: Reporter,
+    *,
+    verify: bool = False,
+    lent: tuple[Lent, ...] = (),
+) -> PushReport:
     """Put the dataset into `layout.data`, with `data.yaml` there when it has one.
 
-    An archive is sent once and unpacked there; an address is fetched by the machine
-    itself. Raises as `push_project`.
+    An archive is sent once and unpacked there; what has an address is fetched by the machine
+    itself, from S3 by the rights in `lent`. Raises as `push_project`.
     """
-    if source.kind in ("archive", "remote"):
-        return _push_archive(remote, source, layout, reporter)
-    push = Mirror(remote, _data_place(layout), "dataset", reporter)
+    if source.kind == "archive":
+        return _push_archive(remote, source, layout, reporter, verify=verify)
+    if source.kind in ("remote", "objects", "command"):
+        return _have_fetched(remote, source, layout, lent)
+    push = Mirror(remote, _data_place(layout), "dataset", reporter, verify)
     return push.run(lambda: _data_tree(dataset_tree(source), source, layout))
 
 
-def push_model(remote: Remote, model_path: Path, layout: Layout, reporter: Reporter) -> PushReport:
+def push_model(
+    remote: Remote, model_path: Path, layout: Layout, reporter: Reporter, *, verify: bool = False
+) -> PushReport:
     """Put a local model file to `<root>/models/<name>`. Raises as `push_project`."""
     if not model_path.is_file():
         raise UsageError(f"the model `{model_path}` is not there", hint="correct `train.model`")
     place = Place(f"{layout.root}/models", f"{layout.root}/manifests/model-{model_path.name}")
-    push = Mirror(remote, place, "model", reporter)
+    push = Mirror(remote, place, "model", reporter, verify)
     return push.run(lambda: tree_of([file_entry(model_path, model_path.name)], [], follow=True))
 
 
@@ -63,18 +83,18 @@ def project_digest(config: Config, base: Path) -> str:
     """Return a digest of what `push_project` would send: names, sizes, times, no contents."""
     if config.project.git is not None:
         return f"git {config.project.git} {config.project.ref or ''}"
-    return _project_tree(config, base).digest
+    return project_tree(config, base).digest
 
 
 def differs(remote: Remote, config: Config, base: Path, layout: Layout) -> tuple[str, ...]:
     """Say which of `project` and `dataset` differ from what the machine has, in one round trip."""
     wanted: list[tuple[str, Place, Tree]] = []
     if config.project.git is None:
-        wanted.append(("project", _project_place(layout), _project_tree(config, base)))
+        wanted.append(("project", _project_place(layout), project_tree(config, base)))
     source = inspect_dataset(config, base)
-    if source is not None and source.kind in ("archive", "remote"):
+    if source is not None and source.kind == "archive":
         wanted.append(("dataset", _archive_place(layout), source.tree))
-    elif source is not None:
+    elif source is not None and source.kind in ("yaml", "folder"):
         wanted.append(("dataset", _data_place(layout), _data_tree(source.tree, source, layout)))
     if not wanted:
         return ()
@@ -82,19 +102,44 @@ def differs(remote: Remote, config: Config, base: Path, layout: Layout) -> tuple
     return tuple(name for (name, _, _), same in zip(wanted, answers, strict=True) if not same)
 
 
-def _push_archive(remote: Remote, source: DatasetSource, layout: Layout, reporter: Reporter) -> PushReport:
+def _push_archive(
+    remote: Remote, source: DatasetSource, layout: Layout, reporter: Reporter, *, verify: bool
+) -> PushReport:
     began = time.monotonic()
-    name = source.where.split("?", 1)[0].rsplit("/", 1)[-1]
-    report = Mirror(remote, _archive_place(layout), "dataset", reporter).run(lambda: dataset_tree(source))
-    if source.kind == "remote":
-        report = PushReport("dataset", 0, 0, 0, 0, 0.0)
-    unpack(remote, source, layout, name)
+    report = Mirror(remote, _archive_place(layout), "dataset", reporter, verify).run(
+        lambda: dataset_tree(source)
+    )
+    unpack(remote, source, layout, _archive_name(source))
     seconds = time.monotonic() - began
     return PushReport("dataset", report.files, report.bytes, report.sent_files, report.sent_bytes, seconds)
 
 
-def _project_tree(config: Config, base: Path) -> Tree:
-    root = (base / config.project.path).resolve()
+def _have_fetched(
+    remote: Remote, source: DatasetSource, layout: Layout, lent: tuple[Lent, ...]
+) -> PushReport:
+    """Nothing crosses the line of here: the machine fetches at its own speed."""
+    began = time.monotonic()
+    if source.kind == "command":
+        run_command(remote, source, layout)
+    elif source.kind == "objects":
+        fetch_objects(remote, layout, lent)
+    else:
+        unpack(remote, source, layout, _archive_name(source), lent)
+    return PushReport("dataset", 0, 0, 0, 0, time.monotonic() - began)
+
+
+def _archive_name(source: DatasetSource) -> str:
+    return source.where.split("?", 1)[0].rsplit("/", 1)[-1]
+
+
+def project_root(config: Config, base: Path) -> Path:
+    """Return the real path of the project's folder."""
+    return (base / config.project.path).resolve()
+
+
+def project_tree(config: Config, base: Path) -> Tree:
+    """List what a push of the project would send. Raises `UsageError` when the folder is missing."""
+    root = project_root(config, base)
     if not root.is_dir():
         raise UsageError(f"the project folder `{root}` is not there", hint="correct `project.path`")
     elsewhere = {

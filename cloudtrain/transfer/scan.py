@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from cloudtrain.errors import TransferError
 from cloudtrain.transfer.ignore import Ignore, rules_for
@@ -21,7 +22,10 @@ REASONS = {
     "ignored": "ignored",
     "built-in": "left out by default",
     "secret": "looks like a secret; `!{}` in .cloudtrainignore sends it",
+    "big": "bigger than 256 MiB; `!{}` in .cloudtrainignore sends it",
 }
+BIG_FILE = 256 << 20
+"""Bytes from which a file of the project (not of the dataset) goes only when it is asked for."""
 QUIET = ("__pycache__", ".pyc", ".pyo", ".DS_Store")
 """Left out without a word: nobody misses them."""
 
@@ -100,7 +104,9 @@ class _Walk:
                 return
             is_dir = item.is_dir(follow_symlinks=self.follow)
             verdict = rules.verdict(path[len(self.prefix) :] + "/" * is_dir, item.path)
-            if verdict != "keep":
+            if verdict == "keep" and not is_dir and not self.follow:
+                verdict = self.sized(item)
+            if verdict not in ("keep", "wanted"):
                 self.leave(path + "/" * is_dir, REASONS[verdict].format(path[len(self.prefix) :]))
             elif item.is_symlink() and not self.follow:
                 self.link(item, path)
@@ -110,6 +116,11 @@ class _Walk:
                 self.file(item, path)
         except OSError as error:
             self.leave(path, f"cannot be read: {error.strerror}")
+
+    def sized(self, item: os.DirEntry[str]) -> Literal["keep", "big"]:
+        """Whether a file of the code is so big that nobody would call it code."""
+        big = not item.is_symlink() and item.stat(follow_symlinks=False).st_size > BIG_FILE
+        return "big" if big else "keep"
 
     def moved(self, item: os.DirEntry[str], path: str, there: str) -> None:
         """Let a link stand for a folder that travels on its own; a file (an archive) just goes."""

@@ -15,6 +15,7 @@ from cloudtrain.errors import (
     ConnectError,
     GoneError,
     HostKeyMismatch,
+    RefusedError,
     UsageError,
 )
 from cloudtrain.events import Note, Reporter, Timeline
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # `status` without a run answers from disk, and pays for none
     from cloudtrain.models.config import Config
     from cloudtrain.models.machine import Machine
     from cloudtrain.models.plan import Plan
-    from cloudtrain.providers.base import Provider
+    from cloudtrain.providers.base import Identity, Provider
     from cloudtrain.ssh.remote import Remote
 
 TELLING_S = 4.0
@@ -50,6 +51,12 @@ class Context:
     show_plan: Callable[[Plan], None]
     wait_hours: float = 0.0
     """How long to keep asking for a machine that is not to be had now."""
+    resume: bool = False
+    """Go on from the furthest copy at home, on another machine."""
+    verify: bool = False
+    """Whether every pushed file's hash is compared."""
+    ask: Callable[[str], bool] | None = None
+    """Asks what costs no money, of which `-y` says nothing; None where nobody is there."""
 
 
 def find_run(base: Path, name: str | None) -> RunFolder | None:
@@ -89,13 +96,15 @@ def with_way_in(
     def readmit() -> bool:
         try:
             address = provider().caller_address(config)
-            if address == folder.record().ingress or not provider().repair_ingress(folder.run(), address):
+            # The group is asked and not the record: a rule that another computer behind the same
+            # address made goes when that one moves.
+            if not provider().repair_ingress(folder.run(), address):
                 return False
         except CloudtrainError as error:
             reporter.emit(Note(f"whether your address has changed is not known: {error.message}"))
             return False
         folder.update(ingress=address)
-        reporter.emit(Note(f"your address has changed: the machine now admits {address}/32 instead"))
+        reporter.emit(Note(f"the machine did not admit your address any more: now it admits {address}/32"))
         return True
 
     given = config.instance.security_group is not None or config.instance.address == "private"
@@ -181,6 +190,21 @@ def connect_run(folder: RunFolder) -> Remote:
     if moved and folder.readmit is not None:
         folder.readmit()
     return connect_when_ready(folder.target(), deadline_s=120) if moved else connect(folder.target())
+
+
+def check_account(folder: RunFolder, provider: Provider) -> Identity:
+    """Return who asks. Raises `RefusedError` when a run lives in another account than the caller's.
+
+    The cloud shows nothing of it there, which must never be taken for its end.
+    """
+    identity, record = provider.identity(), folder.record()
+    if record.account is None or not identity.account or identity.account == record.account:
+        return identity
+    profile = f"AWS_PROFILE={record.profile}" if record.profile else "AWS_PROFILE, say"
+    raise RefusedError(
+        f"run `{folder.path.name}` lives in account {record.account}, and your credentials are of {identity.account}",
+        hint=f"nothing was asked or changed; use the credentials that it was begun with ({profile})",
+    )
 
 
 def check_open(folder: RunFolder) -> None:

@@ -18,7 +18,7 @@ from cloudtrain.provision.look import observe_settled
 from cloudtrain.provision.plan import HOURS_A_MONTH, storage_hour
 from cloudtrain.provision.wait import Patience
 from cloudtrain.ssh.remote import connect_when_ready
-from cloudtrain.workflows.context import check_open, connect_run, layout_on
+from cloudtrain.workflows.context import check_account, check_open, connect_run, layout_on
 from cloudtrain.workflows.wake import wake
 
 STOPPED_S = 300.0
@@ -107,6 +107,7 @@ def start(parking: Parking, patience: Patience) -> Started:
 
 def _machine(parking: Parking) -> Machine:
     with parking.timeline.stage("look", "what exists of this run"):
+        check_account(parking.folder, parking.provider)
         observed = observe_settled(parking.folder, parking.provider)
     alive = [machine for machine in observed.machines if machine.alive]
     if not alive:

@@ -29,6 +29,7 @@ from cloudtrain.transfer.push import differs as differs_there
 from cloudtrain.workflows.checks import check_project
 from cloudtrain.workflows.context import (
     Context,
+    check_account,
     check_open,
     find_run,
     layout_on,
@@ -36,6 +37,7 @@ from cloudtrain.workflows.context import (
     timed,
     with_way_in,
 )
+from cloudtrain.workflows.resume import Copy, best_copy, give_up, place_copy
 from cloudtrain.workflows.settle import Settled, settle, start_session
 
 NOTHING = Observation((), None, None)
@@ -64,18 +66,21 @@ def up(context: Context) -> Up:
     _same_run(context, folder)
     provider = context.provider()
     with context.timeline.stage("plan") as stage:
-        identity = provider.identity()
+        identity = provider.identity() if folder is None else check_account(folder, provider)
         survey = provider.survey(context.config)
         observed = observe_settled(folder, provider) if folder else NOTHING
-        plan = _plan(context, survey, observed, source)
+        chosen = best_copy(context, folder) if context.resume else None
+        plan = _plan(context, survey, _without_parked(observed) if chosen else observed, source)
         stage.outcome = f"{len(plan.actions)} changes"
     if not plan.empty:
         context.show_plan(plan)
         if not context.confirm("Go ahead?"):
             raise UsageError("nothing was created")
+    known = frozenset(machine.id for machine in observed.machines)
+    if folder is not None and chosen is not None:
+        observed = give_up(context, folder, observed, chosen)
     folder = folder or _new_run(context, provider, identity)
     folder = with_way_in(folder, context.config, context.provider, context.reporter)
-    known = frozenset(machine.id for machine in observed.machines)
     with telling_what_runs(folder, context.reporter, context.provider), timed(folder, "up", context.timeline):
         applying = Applying(
             provider=provider,
@@ -86,7 +91,21 @@ def up(context: Context) -> Up:
             run_tags=run_tags(folder.run()),
             known=known,
         )
-        return _reach(context, applying, plan, observed, source)
+        return _reach(context, applying, plan, observed, _Begin(source, chosen))
+
+
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    """What a first session begins with."""
+
+    source: DatasetSource | None
+    chosen: Copy | None
+
+
+def _without_parked(observed: Observation) -> Observation:
+    """Return what is there without a machine that stands still: going on elsewhere leaves it."""
+    rest = tuple(one for one in observed.machines if one.state in ("running", "pending"))
+    return replace(observed, machines=rest)
 
 
 def _new_run(context: Context, provider: Provider, identity: Identity) -> RunFolder:
@@ -96,12 +115,12 @@ def _new_run(context: Context, provider: Provider, identity: Identity) -> RunFol
         provider=provider.name,
         region=identity.region,
         project=context.base,
+        account=identity.account or None,
+        profile=context.config.profile,
     )
 
 
-def _reach(
-    context: Context, applying: Applying, plan: Plan, observed: Observation, source: DatasetSource | None
-) -> Up:
+def _reach(context: Context, applying: Applying, plan: Plan, observed: Observation, begin: _Begin) -> Up:
     folder = applying.folder
     machine = patiently(
         lambda: apply_up(plan, applying, observed), Patience(hours=context.wait_hours), context.reporter
@@ -112,7 +131,7 @@ def _reach(
         stage.outcome = "host key verified"
     with remote:
         secure_host_key(remote, folder, applying.provider, context.timeline)
-        return _train_once(context, folder, remote, machine, source, created=not plan.empty)
+        return _train_once(context, folder, remote, machine, begin, created=not plan.empty)
 
 
 def _train_once(
@@ -120,7 +139,7 @@ def _train_once(
     folder: RunFolder,
     remote: Remote,
     machine: Machine,
-    source: DatasetSource | None,
+    begin: _Begin,
     *,
     created: bool,
 ) -> Up:
@@ -129,7 +148,7 @@ def _train_once(
     before = training.sessions(remote, layout)
     if before:
         with folder.settling():
-            settled = settle(_as_applied(context, folder), remote, folder, source, push=False)
+            settled = settle(_as_applied(context, folder), remote, folder, begin.source, push=False)
         differs = differs_there(remote, context.config, context.base, layout) + _config_changes(
             context, folder
         )
@@ -139,8 +158,8 @@ def _train_once(
     else:
         with folder.settling():
             folder.save_config(dump(context.config))
-            settled = settle(context, remote, folder, source)
-            session = _start_first(context, folder, remote, settled)
+            settled = settle(context, remote, folder, begin.source)
+            session = _start_first(context, folder, remote, settled, begin.chosen)
         differs = ()
     return Up(
         run=folder.path.name,
@@ -153,11 +172,17 @@ def _train_once(
     )
 
 
-def _start_first(context: Context, folder: RunFolder, remote: Remote, settled: Settled) -> Session:
+def _start_first(
+    context: Context, folder: RunFolder, remote: Remote, settled: Settled, chosen: Copy | None
+) -> Session:
     with folder.changing():
         check_open(folder)
         number = last_session(folder.journal.rows()) + 1
-        return start_session(context, remote, folder, settled, number=number)
+        checkpoint = None
+        if chosen is not None:
+            with context.timeline.stage("push checkpoint", str(chosen)):
+                checkpoint = place_copy(remote, folder, settled.layout, chosen, number, context.reporter)
+        return start_session(context, remote, folder, settled, number=number, resume_from=checkpoint)
 
 
 def _plan(context: Context, survey: Survey, observed: Observation, source: DatasetSource | None) -> Plan:

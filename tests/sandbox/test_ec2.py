@@ -13,6 +13,9 @@ from cloudtrain.ssh import keys
 from tests.sandbox.conftest import Cloud
 from tests.sandbox.support import UBUNTU, refused, until
 
+UNSEEN_S = 0.15
+"""How long a new instance is not seen: `visible` of the delays."""
+
 TAGS = [{"Key": "cloudtrain-run", "Value": "r1"}]
 
 
@@ -41,13 +44,16 @@ def test_a_token_means_one_instance(cloud: Cloud) -> None:
 
 
 def test_states_take_time_and_a_new_instance_is_not_seen_at_once(cloud: Cloud) -> None:
+    began = time.monotonic()
     answer = cloud.ec2.run_instances(**cloud.request())["Instances"][0]
     name = answer["InstanceId"]
     assert answer["State"]["Name"] == "pending"
     assert "PublicIpAddress" not in answer
-    refused("InvalidInstanceID.NotFound", cloud.ec2.describe_instances, InstanceIds=[name])
     everything = cloud.ec2.describe_instances()["Reservations"]
-    assert name not in [item["InstanceId"] for row in everything for item in row["Instances"]]
+    seen = name in [item["InstanceId"] for row in everything for item in row["Instances"]]
+    assert not seen or time.monotonic() - began > UNSEEN_S  # a busy computer may ask too late
+    if not seen and time.monotonic() - began < UNSEEN_S / 2:
+        refused("InvalidInstanceID.NotFound", cloud.ec2.describe_instances, InstanceIds=[name])
     until(lambda: cloud.state_of(name) != "unseen", "it is never seen")
     pending = cloud.describe(name)
     assert pending["State"]["Name"] == "pending"

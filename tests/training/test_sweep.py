@@ -74,6 +74,21 @@ def state(session: Session) -> dict[str, object]:
     return json.loads(Path(session.log).with_name("sweep.json").read_text())
 
 
+def windows(session: Session) -> set[str]:
+    """The workers' logs that a window of the session's screen shows."""
+    found: set[str] = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_text().split("\0")
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            if words[0] == "tail" and words[-2].startswith(f"{Path(session.log).parent}/worker-"):
+                assert Path("/proc", parent, "comm").read_text() == "screen\n"
+                found.add(Path(words[-2]).name)
+        except (OSError, IndexError):
+            continue
+    return found
+
+
 def running(session: Session) -> list[int]:
     try:
         return [one["pid"] for one in state(session)["workers"] if one["pid"]]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType, reportIndexIssue]
@@ -86,8 +101,7 @@ def test_four_workers_one_table_one_killed_and_replaced(bench: Bench) -> None:
     session = begin(bench, trials=10, workers=4)
     until(lambda: len(running(session)) == 4, timeout=60)
     until(lambda: len(list(Path(session.run_dir).parent.glob("began-*"))) == 4, timeout=60)
-    windows = bench.remote.run(f"screen -S {session.screen} -Q windows", check=False).stdout
-    assert all(f"worker-{n}" in windows for n in range(4)), windows
+    assert windows(session) == {f"worker-{n}.log" for n in range(4)}
     victim = running(session)[2]
     os.kill(victim, signal.SIGKILL)
     until(lambda: len(running(session)) == 4 and victim not in running(session), timeout=60)
@@ -106,6 +120,7 @@ def test_four_workers_one_table_one_killed_and_replaced(bench: Bench) -> None:
     assert known is not None
     assert (known.done, known.trials) == (10, 10)
     assert sum(one.done for one in known.workers) == 10
+    until(lambda: windows(session) == set())
     assert [one.restarts for one in known.workers] == [0, 0, 1, 0]
     assert known.best_fitness == pytest.approx(max(0.1 * float(r[2]) + 0.9 * float(r[3]) for r in found))
 
@@ -160,8 +175,9 @@ def test_a_torn_row_and_a_second_header_are_mended(tmp_path: Path) -> None:
     assert not table.exists()
 
 
+@pytest.mark.timeout(600)
 def test_ultralytics_tunes_side_by_side(tmp_path: Path) -> None:
-    """Three trials of the real tuner in two processes at a time, on one results file."""
+    """Two trials of the real tuner, two processes at a time, on one results file."""
     pytest.importorskip("ultralytics")
     project = tmp_path / "project"
     project.mkdir()
@@ -171,7 +187,7 @@ def test_ultralytics_tunes_side_by_side(tmp_path: Path) -> None:
     args = {key: value for key, _, value in (word.partition("=") for word in ARGS)}
     config = Config(
         train=Train(kind="yolo", model="tiny.yaml", args={**args, "epochs": 1, "task": "detect"}),
-        sweep=Sweep(trials=3, workers=2),
+        sweep=Sweep(trials=2, workers=2),
     )
     argv, env = build_command(
         config, layout, python=sys.executable, run_dir=layout.run_dir(1), dataset_yaml=str(data),
@@ -188,7 +204,7 @@ def test_ultralytics_tunes_side_by_side(tmp_path: Path) -> None:
     code = "import json, sys; from cloudtrain_training.sweep import main; main(json.load(open(sys.argv[1])))"
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "plan.json")],
-        cwd=project, check=False, capture_output=True, text=True, timeout=400,
+        cwd=project, check=False, capture_output=True, text=True, timeout=580,
         env={**os.environ, **env, "PYTHONPATH": str(tmp_path / "lib"), "YOLO_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     logs = "".join(path.read_text(errors="replace")[-3000:] for path in tmp_path.glob("worker-*.log"))
@@ -196,7 +212,7 @@ def test_ultralytics_tunes_side_by_side(tmp_path: Path) -> None:
     results = [
         json.loads(row) for row in Path(layout.run_dir(1), "tune_results.ndjson").read_text().splitlines()
     ]
-    assert [row["iteration"] for row in results] == [1, 2, 3]
+    assert [row["iteration"] for row in results] == [1, 2]
     assert Path(layout.run_dir(1), "weights", "best.pt").exists()
     assert Path(layout.run_dir(1), "best_hyperparameters.yaml").exists()
     assert not list(Path(layout.root, "trials", "001").glob("*"))

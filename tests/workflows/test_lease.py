@@ -35,9 +35,10 @@ while not os.path.exists("enough"):
 """
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
-    with home(tmp_path_factory.mktemp("home")) as made:
+@pytest.fixture
+def shared(tmp_path: Path) -> Generator[Path]:
+    """A home of each test's own: they look into its run folders."""
+    with home(tmp_path / "home") as made:
         yield made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from cloudtrain.models.training import Session, TrainingStatus
-from cloudtrain.workflows.run import Pace
+from cloudtrain.workflows.waiting import Pace
 
 SESSION = Session(1, "s", "running", "/r", "/l", started=datetime.fromtimestamp(1000, UTC))
 

@@ -28,7 +28,7 @@ from cloudtrain.providers.aws import (
 )
 from cloudtrain.providers.aws.client import Clients, Settings
 from cloudtrain.providers.aws.errors import translating
-from cloudtrain.providers.aws.tags import caller
+from cloudtrain.providers.aws.tags import owner_of
 from cloudtrain.providers.base import Access, AccessSpec, Identity, Launches
 
 
@@ -57,8 +57,9 @@ class AwsProvider:
     def identity(self) -> Identity:
         """Ask STS who calls. The owner is a digest, so that tags name no account."""
         with translating("asking AWS who you are"):
-            owner = caller(self.clients)
-        return Identity(owner, self.clients.region, self.clients.partition)
+            said = self.clients.sts.get_caller_identity()
+        owner, account = owner_of(said["Arn"]), str(said["Account"])
+        return Identity(owner, self.clients.region, self.clients.partition, account)
 
     def survey(self, config: Config) -> Survey:
         """Ask for everything a plan needs."""

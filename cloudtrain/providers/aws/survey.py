@@ -169,7 +169,7 @@ def _details(
     except boto.ClientError as error:
         if code_of(error) in ("InvalidInstanceType", "InvalidParameterValue"):
             raise UsageError(
-                f"there is no such instance type: {', '.join(types)}",
+                f"there is no such instance type among {', '.join(types)}: {error}",
                 hint="`instance.type` is written like g4dn.xlarge; `cloudtrain offers` lists them",
             ) from error
         return advice.take(asked, "instance types", {})

@@ -1,9 +1,10 @@
 """A search for hyperparameters on one machine: one process per device, one table of results.
 
-`sweep.main(plan)` is the session's trainer. Its plan holds `sweep`: {"trials", "table", "workers":
-[{"device", "argv"}]}. Each process adds one row to the table and ends; another is started on its
-device while rows and processes together are fewer than the trials. So a worker that dies loses
-the trial that it was at and nothing else, and no row is written that was not asked for.
+`sweep.main(plan)` is the session's trainer. Its plan holds `sweep`: {"trials", "table",
+"scratch", "workers": [{"device", "argv"}]}. Each process adds one row to the table and ends;
+another is started on its device while rows and processes together are fewer than the trials. So a
+worker that dies loses the trial that it was at and nothing else, and no row is written that was
+not asked for.
 
 All share one table, for each search goes on from the best rows of all.
 """
@@ -29,6 +30,8 @@ APART_S = 1.2
 PATIENCE = 3
 """Trials that a worker may lose in a row before it is given up."""
 GRACE_S = 10.0
+TIDY_S = 120.0
+"""For what a trial does after its row: the best weights are put in place, curves are drawn."""
 
 
 class Worker:
@@ -98,6 +101,7 @@ class Sweep:
         self.session = Path(plan["session"])
         self.table, self.trials = Path(asked["table"]), int(asked["trials"])
         self.workers = [Worker(n, given, self.session) for n, given in enumerate(asked["workers"])]
+        self.scratch = Path(asked["scratch"])
         self.told = ""
         self.ended = 0
         self.started = 0.0
@@ -108,6 +112,7 @@ class Sweep:
             signal.signal(number, self._end)
         reap([worker.mark for worker in self.workers])
         mend(self.table)
+        shutil.rmtree(self.scratch, ignore_errors=True)
         self._windows()
         before = -1
         try:
@@ -143,6 +148,12 @@ class Sweep:
         self.started = time.monotonic()
 
     def _stop(self) -> None:
+        """End what runs. With all rows there, what runs has written its own and is tidying up."""
+        end = time.monotonic() + TIDY_S
+        while not self.ended and any(w.process is not None for w in self.workers) and time.monotonic() < end:
+            for worker in self.workers:
+                worker.poll()
+            time.sleep(LOOK_S)
         for worker in self.workers:
             worker.finish(signal.SIGTERM)
         end = time.monotonic() + GRACE_S
@@ -155,6 +166,7 @@ class Sweep:
                 worker.process = None
             if worker.state != "given up":
                 worker.state = "ended"
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _mend_under_way(self) -> None:
         """Two that finish their first trial in one instant both write a header: nobody could read that."""
@@ -225,11 +237,11 @@ def mend(table: Path) -> bool:
         if line.endswith("\n")
         and (_row(line, table.suffix) is not None or (number == 0 and table.suffix == ".csv"))
     ]
-    if kept == lines:
-        return False
     if table.suffix == ".csv" and len(kept) < 2:
         table.unlink()  # yolov5 reads the rows of a table that is there, and fails where there are none
         return True
+    if kept == lines:
+        return False
     # In place: who waits to append has, or will have, this very file open.
     with table.open("r+") as file:
         file.write("".join(kept))

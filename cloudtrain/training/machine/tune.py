@@ -24,8 +24,8 @@ def main() -> None:
     importlib.import_module("ultralytics.utils").SETTINGS.update(sync=False)
     # The tuner opens a folder that is there only when it resumes.
     made: Any = tuner(args={**args, "resume": True})
-    name = f"trial-{os.getpid()}"
-    made.args.project, made.args.name, made.args.exist_ok = str(trials), name, True
+    mine = trials / f"trial-{os.getpid()}"
+    made.args.project = str(mine)
     made.tune_dir.mkdir(parents=True, exist_ok=True)
     added: list[bool] = []
     save, load = made._save_local_result, made._load_local_results  # noqa: SLF001 - the tuner has no other seam
@@ -43,4 +43,4 @@ def main() -> None:
                 made(iterations=(len(load()) if made.tune_file.exists() else 0) + 1, cleanup=False)
         finally:
             fcntl.flock(lock, fcntl.LOCK_UN)
-            shutil.rmtree(trials / name, ignore_errors=True)
+            shutil.rmtree(mine, ignore_errors=True)
