@@ -1,7 +1,7 @@
 """How long converging takes against the longest chain of its steps, and against one after the other.
 
 The steps are those of a machine with a GPU and conda, over a real sshd; each takes a scripted
-time, a hundredth of what it takes on a machine.
+time, a tenth of what it takes on a machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cloudtrain.ssh.remote import Remote, connect
 from tests.bootstrap.test_schedule import MACHINE, critical_path
 from tests.support.sshd import Sshd
 
-SCALE = 0.05
+SCALE = 0.1
 """Seconds for a second."""
 CHAIN = "the longest chain of needs"
 

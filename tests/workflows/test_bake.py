@@ -28,6 +28,8 @@ with zipfile.ZipFile("out/best.pt", "w") as z:
     z.writestr("archive/data.pkl", "x" * 1000)
     z.writestr("archive/version", "3")
 """
+pytestmark = pytest.mark.timeout(1500)
+"""Each installs what a bare machine lacks, on machines that others may load."""
 PRIVATE = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 
 
@@ -78,7 +80,8 @@ def test_the_next_up_finds_its_steps_satisfied(road: Road) -> None:
 
     warm = called(road, "up", "-y")
     stages = {stage["stage"]: stage["outcome"] for stage in warm["waterfall"]["stages"]}
-    assert not {"base", "uv", "environment", "packages"} & set(stages)
+    # Where cloud-init was still at work the others are looked at once more, after it.
+    assert {name for name, outcome in stages.items() if outcome == "changed"} <= {"cloud-init"}
     assert since_ssh(warm) <= since_ssh(bare) / 5, (since_ssh(warm), since_ssh(bare))
     assert called(road, "provision")["changed"] == 0
     road.wait_for_end()
