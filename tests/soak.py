@@ -135,7 +135,7 @@ class Soak:
         harmless = how in HARMLESS or (not self.nspawn and how == "network")
         if not harmless:
             self.until(lambda: len(self.resumed()) > starts, f"{how}: it did not go on")
-            mark = before.get("file")
+            mark = self.secured().get("file")
         self.until(lambda: self.secured().get("file") != mark, f"{how}: nothing new was secured")
         work = 0.0 if harmless else max(0.0, at - float(before["at"]))
         done = rows[-1] if rows else 0
