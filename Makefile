@@ -25,7 +25,7 @@ ifneq ($(shell id -u),0)
 export UV_CACHE_DIR ?= $(DATA)/sandbox/home/.cache/uv
 endif
 
-.PHONY: help setup setup-train system demo data test crash-sweep fault-sweep lint format bench docs clean
+.PHONY: help setup setup-train system demo data test crash-sweep fault-sweep soak lint format bench docs clean
 
 help: ## Show this.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -77,6 +77,9 @@ crash-sweep: system .venv/.setup ## Kill up, train, stop, start and down at ever
 
 fault-sweep: system .venv/.setup ## Let every call to the cloud fail in every way (an hour).
 	@FAULT_SWEEP=1 $(BIN)/python -m pytest -s tests/workflows/test_fault_sweep.py
+
+soak: system .venv/.setup-train ## Interrupt a YOLO training fifty times, on booted machines where root can have them.
+	@$(BIN)/python -u -m tests.soak $(ARGS)
 
 lint: system .venv/.setup ## ruff, pyright, import-linter, and shellcheck of every script as it is sent.
 	@$(BIN)/ruff check

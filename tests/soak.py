@@ -135,7 +135,7 @@ class Soak:
         harmless = how in HARMLESS or (not self.nspawn and how == "network")
         if not harmless:
             self.until(lambda: len(self.resumed()) > starts, f"{how}: it did not go on")
-            mark = before.get("file")
+            mark = self.secured().get("file")
         self.until(lambda: self.secured().get("file") != mark, f"{how}: nothing new was secured")
         work = 0.0 if harmless else max(0.0, at - float(before["at"]))
         done = rows[-1] if rows else 0
@@ -242,6 +242,19 @@ def project(way: Road, *, yolo: bool) -> None:
     )
 
 
+def furnish(venv: Path) -> None:
+    """Put this environment, with PyTorch, into the folder that machines share, by links.
+
+    A machine's OpenCV must do without a graphics stack.
+    """
+    shutil.copytree(VENV, venv, symlinks=True, copy_function=os.link)
+    pip = [str(VENV / "bin" / "uv"), "pip"]
+    where = ["--quiet", "--python", str(venv / "bin" / "python")]
+    subprocess.run([*pip, "uninstall", *where, "opencv-python"], check=True)
+    wanted = ["opencv-python-headless", "tensorboard", "cloudpickle", "pip"]
+    subprocess.run([*pip, "install", *where, *wanted], check=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak")
     parser.add_argument("--interruptions", type=int, default=50)
@@ -260,8 +273,7 @@ def main() -> int:
             project(way, yolo=nspawn)
             if nspawn:
                 sandbox.ensure(way.state, machines="nspawn")
-                # Machines share this folder; PyTorch is there without being installed again.
-                shutil.copytree(VENV, way.state / "uv-cache" / "venv", symlinks=True, copy_function=os.link)
+                furnish(way.state / "uv-cache" / "venv")
             made = soak(way, given.interruptions, given.seed, nspawn=nspawn)
             way.call("down", "--stop-training", timeout=300)
             assert way.left() == []

@@ -15,6 +15,8 @@ from typing import Any, cast
 from cloudtrain.errors import TransferError
 
 NAME = ".index.json"
+TORN = ".torn.json"
+"""Checkpoints that were never whole, as they were listed: name to path, size and time on the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Index:
     def __init__(self, destination: Path) -> None:
         self._folder = destination
         self._records = _load(destination / NAME)
+        self._torn = _torn(destination / TORN)
 
     def record(self, name: str) -> Record | None:
         """Return the record of a file that is here as it was accepted; None otherwise."""
@@ -50,6 +53,18 @@ class Index:
         """Whether exactly this file of the machine is here."""
         record = self.record(name)
         return record is not None and (record.remote, record.size, record.mtime) == (remote, size, mtime)
+
+    def refuse(self, name: str, remote: str, size: int, mtime: str) -> None:
+        """Remember a checkpoint that is torn on the machine and stands still."""
+        self._torn[name] = [remote, str(size), mtime]
+
+    def torn(self, name: str, remote: str, size: int, mtime: str) -> bool:
+        """Whether exactly this file of the machine was found torn."""
+        return self._torn.get(name) == [remote, str(size), mtime]
+
+    def any_secured(self) -> bool:
+        """Whether a secured copy is here, proven."""
+        return any(name.startswith("secured/") and self.record(name) for name in self._records)
 
     def accept(self, name: str, record: Record) -> None:
         """Remember a file that was proven and renamed into place."""
@@ -77,6 +92,8 @@ class Index:
             file.flush()
             os.fsync(file.fileno())
         part.replace(self._folder / NAME)
+        if self._torn:
+            (self._folder / TORN).write_text(json.dumps(self._torn), encoding="utf-8")
 
 
 def stamp(path: Path) -> tuple[int, int] | None:
@@ -86,6 +103,13 @@ def stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return info.st_size, info.st_mtime_ns
+
+
+def _torn(file: Path) -> dict[str, list[str]]:
+    try:
+        return cast("dict[str, list[str]]", json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
 
 
 def _load(file: Path) -> dict[str, Record]:

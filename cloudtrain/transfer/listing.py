@@ -54,12 +54,14 @@ class Wanted:
     project: str
     outputs: tuple[str, ...]
     everything: bool
+    secured: str = ""
+    """The folder of secured copies, where those are asked for as well."""
 
 
 def list_files(remote: Remote, wanted: Wanted) -> tuple[Found, ...]:
     """Ask the machine, in one round trip, what there is of what is wanted."""
     project = wanted.project if wanted.kind == "script" else ""
-    answer = exchange(remote, script("pull-list"), wanted.run_dir, wanted.log, project)
+    answer = exchange(remote, script("pull-list"), wanted.run_dir, wanted.log, project, wanted.secured)
     found: dict[str, Found] = {}
     for record in answer.split(b"\0")[:-1]:
         mark, size, mtime, path = os.fsdecode(record).split(" ", 3)
@@ -86,6 +88,8 @@ def glob_pattern(pattern: str) -> re.Pattern[str]:
 def _name(mark: str, path: str, wanted: Wanted) -> str | None:
     if mark == "L":
         return PurePosixPath(path).name
+    if mark == "S":
+        return f"secured/{PurePosixPath(path).name}"
     if mark == "P":
         rest = path.removeprefix(f"{wanted.project}/")
         hit = any(glob_pattern(pattern).fullmatch(rest) for pattern in wanted.outputs)

@@ -7,10 +7,12 @@ Nothing is unpickled: epoch and metrics come from results.csv.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from cloudtrain.errors import CloudtrainError, TornCheckpoint, TransferError
@@ -68,6 +70,7 @@ def pull(
                 break
             if number + 1 < ROUNDS:
                 pause(0.25 * 2**number)
+        found += _secured_instead(remote, wanted, found, refused, destination, index, reporter, fetched)
         index.save()
         forget_others(destination, [])
         _warn(found, fetched, index, reporter)
@@ -90,7 +93,56 @@ def newest_unproven(
     """
     index = Index(destination)
     found = list_files(remote, Wanted(run_dir, log, kind, project, outputs, everything=False))
-    return tuple(one.remote for one in found if one.weights and not _at_home(one, index, set()))
+    left = [one for one in found if one.weights and not _at_home(one, index, set())]
+    if index.any_secured():  # what was cut off for ever has a whole copy from just before, which is here
+        left = [one for one in left if not index.torn(one.name, one.remote, one.size, one.mtime)]
+    return tuple(one.remote for one in left)
+
+
+def _secured_instead(
+    remote: Remote,
+    wanted: Wanted,
+    found: tuple[Found, ...],
+    refused: set[Found],
+    destination: Path,
+    index: Index,
+    reporter: Reporter,
+    fetched: set[str],
+) -> tuple[Found, ...]:
+    """Bring the newest secured copy where a checkpoint itself is torn; the trainer may be gone for good."""
+    torn = [one for one in found if one.weights and one in refused]
+    if not torn or not wanted.log:
+        return ()
+    session = PurePosixPath(wanted.log).parent
+    folder = str(session.parent.parent / "secured" / session.name)
+    listed = list_files(remote, replace(wanted, secured=folder))
+    copies = [one for one in listed if one.name.startswith("secured/") and one.weights]
+    if not copies:
+        return ()
+    for one in torn:
+        index.refuse(one.name, one.remote, one.size, one.mtime)
+    newest = copies[-1]  # they are numbered
+    chosen = tuple(one for one in listed if one.name in (newest.name, f"{newest.name}.json"))
+    came = _fetch_all(
+        remote,
+        tuple(one for one in chosen if not _at_home(one, index, fetched)),
+        destination,
+        index,
+        reporter,
+    )
+    fetched |= came
+    _describe_copy(newest.name, destination, index)
+    return chosen
+
+
+def _describe_copy(name: str, destination: Path, index: Index) -> None:
+    """Note a secured copy's epoch and metrics, which its sidecar says."""
+    try:
+        known = json.loads((destination / f"{name}.json").read_text())
+    except (OSError, ValueError):
+        return
+    if index.record(name) is not None:
+        index.describe(name, known.get("epoch"), known.get("metrics") or {})
 
 
 @contextmanager

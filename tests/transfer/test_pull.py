@@ -300,3 +300,31 @@ def test_cut_line_then_again(machine: Sshd, trainer: Trainer, home: Path) -> Non
         fetch(second, trainer, home)
     for name in ("best.pt", "last.pt"):
         assert (home / "weights" / name).read_bytes() == (trainer.run / "weights" / name).read_bytes()
+
+
+def test_a_checkpoint_torn_for_ever_has_its_secured_copy_brought_home(
+    line: Remote, trainer: Trainer, home: Path
+) -> None:
+    """The machine was cut off in the middle of a write, and nothing will write it again."""
+    trainer.epoch(1, 0.1)
+    secured = trainer.root / "secured" / "001"
+    secured.mkdir(parents=True)
+    for number in (1, 2):
+        make_pt(secured / f"0000{number}-last.pt", 50_000, seed=number)
+        (secured / f"0000{number}-last.pt.json").write_text(f'{{"epoch": {number}, "metrics": {{"m": 0.5}}}}')
+    for name in ("last", "best"):
+        path = trainer.run / "weights" / f"{name}.pt"
+        path.write_bytes(path.read_bytes()[:700])
+    found = pull(
+        line, str(trainer.run), str(trainer.log), home, Silent(),
+        kind="yolo", project=str(trainer.project), pause=lambda _: None,
+    )  # fmt: skip
+    (copy,) = [one for one in found if one.kind == "checkpoint"]
+    assert copy.path.name == "00002-last.pt"
+    assert (copy.epoch, copy.metrics, copy.complete) == (2, {"m": 0.5}, True)
+    assert not (home / "weights" / "last.pt").exists()
+    again = (line, str(trainer.run), home)
+    where = {"project": str(trainer.project), "log": str(trainer.log)}
+    assert newest_unproven(*again, kind="yolo", **where) == ()
+    (trainer.run / "weights" / "last.pt").touch()  # somebody writes it after all
+    assert newest_unproven(*again, kind="yolo", **where) == (str(trainer.run / "weights" / "last.pt"),)
