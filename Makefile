@@ -92,6 +92,7 @@ format: .venv/.setup ## Let ruff fix and format.
 bench: system .venv/.setup ## Measure against the yardsticks of benchmarks/README.md.
 	@$(BIN)/python -m benchmarks.bench_cli
 	@$(BIN)/python -m benchmarks.bench_up
+	@$(BIN)/python -m benchmarks.bench_push --rtt 80 --mbit 200
 
 docs: .venv/.setup ## Write docs/reference anew from the code.
 	@$(BIN)/python docs/generate.py
