@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from cloudtrain.models.run import Layout
 from cloudtrain.ssh.remote import connect
 from cloudtrain.transfer.lanes import CHANNEL, Ladder
 from cloudtrain.transfer.push import project_tree, push_project
-from tests.support.sshd import Sshd
+from tests.support.sshd import Sshd, stopped
 from tests.transfer.test_push import contents
 
 
@@ -48,22 +51,27 @@ print(report.sent_files, again.sent_files, resource.getrusage(resource.RUSAGE_SE
 """
 
 
-def test_a_hundred_thousand_files(machine: Sshd, base: Path) -> None:
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory where there is one: two hundred thousand files are much for a disk."""
+    shm = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="cts", dir=shm if shm.is_dir() else None))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_hundred_thousand_files(memory: Path) -> None:
     """The process stays below 200 MB, the first time and when nothing changed."""
+    base = memory / "base"
     many(base, 100_000)
     began = time.process_time()
     assert len(project_tree(Config(), base).files) == 100_000
     assert time.process_time() - began < 20, "scanning is tens of microseconds a file"
-    words = [
-        sys.executable,
-        "-c",
-        MEMORY,
-        str(machine.folder),
-        str(machine.port),
-        machine.target.user,
-        str(base),
-    ]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, timeout=280)
+    with stopped(Sshd(memory / "machine")) as machine:
+        words = [str(machine.folder), str(machine.port), machine.target.user, str(base)]
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, *words], stdout=subprocess.PIPE, text=True, check=True, timeout=280
+        )
     sent, again, megabytes = map(int, done.stdout.split())
     assert (sent, again) == (100_000, 0)
     assert megabytes < 200

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -53,7 +53,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv(name, value)
     import boto3
 
-    client: Any = boto3.client("s3")  # pyright: ignore[reportUnknownMemberType]
+    client: Any = cast("Any", boto3).client("s3")
     client.create_bucket(Bucket="data")
     yield client
     server.stop()
