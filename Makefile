@@ -98,6 +98,7 @@ bench: system .venv/.setup ## Measure against the yardsticks of benchmarks/READM
 	@$(BIN)/python -m benchmarks.bench_cli
 	@$(BIN)/python -m benchmarks.bench_up
 	@$(BIN)/python -m benchmarks.bench_converge
+	@$(BIN)/python -m benchmarks.bench_push --rtt 80 --mbit 200
 
 docs: .venv/.setup ## Write docs/reference anew from the code.
 	@$(BIN)/python docs/generate.py

@@ -29,9 +29,9 @@ free() { df -Pk "$new" | awk 'NR == 2 { print $4 }'; }
 
 new="$data.unpacking"
 rm -rf "$new"
-mkdir -p "$new"
+mkdir -p "$new" "${marker%/*}"
 # A bomb is told by what it does to the disk: a hundred times its own size and a GB, or no room left.
-before=$(free) limit=$(($(stat -c %s "$archive") / 1024 * 100 + 1048576))
+before=$(free) limit=$(($(stat -c %s "$archive") * 100 / 1024 + 1048576))
 set -m
 unpack & job=$!
 set +m
