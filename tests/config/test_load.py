@@ -39,7 +39,7 @@ def test_an_empty_file_is_all_defaults_and_the_folders_name(tmp_path: Path) -> N
         ),
         (
             "lease: {zzz: 1}",
-            "1: unknown key `lease.zzz`; known: hours, cost, idle_minutes, after_training",
+            "1: unknown key `lease.zzz`; known: hours, cost, idle_minutes, after_training, notify",
         ),
         (
             "instance: {market: spott}",
