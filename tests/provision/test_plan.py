@@ -11,7 +11,7 @@ from cloudtrain.errors import UsageError
 from cloudtrain.models.config import Config, Environment, Instance, Lease
 from cloudtrain.models.machine import Machine, MachineState
 from cloudtrain.models.plan import Image, Observation, Offer, Plan, Survey
-from cloudtrain.provision.plan import Wanted, hourly, lease_hours, plan_up, rank, volume_gb
+from cloudtrain.provision.plan import Wanted, hourly, lease_hours, plan_up, rank, rescue_hours, volume_gb
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 IMAGE = Image("ami-1", "ubuntu", "ubuntu", "/dev/sda1", 8)
@@ -43,7 +43,8 @@ def test_a_first_up_names_every_change_and_its_price() -> None:
     assert [action.kind for action in made.actions] == ["key-pair", "security-group", "launch"]
     assert "203.0.113.7/32" in made.actions[1].what
     assert made.price_hour == pytest.approx(0.526 + 28 * 0.08 / 730 + 0.005)
-    assert made.lease_cost == pytest.approx((made.price_hour or 0) * 10)
+    assert made.rescue_hours == 2
+    assert made.lease_cost == pytest.approx((made.price_hour or 0) * 12)  # and the way home
     assert made.deadline == NOW + timedelta(hours=10)
 
 
@@ -90,6 +91,14 @@ def test_the_lease_is_the_earlier_of_hours_and_money() -> None:
     assert lease_hours(Config(lease=Lease(hours=10, cost=1.0)), 0.5) == 1.75  # and 15 minutes to fetch
     assert lease_hours(Config(lease=Lease(hours=1, cost=100.0)), 0.5) == 1
     assert lease_hours(Config(lease=Lease(hours=3, cost=1.0)), None) == 3
+
+
+@pytest.mark.parametrize("cost", [0.1, 0.5, 2, 100])
+def test_the_way_home_is_paid_from_the_same_money(cost: float) -> None:
+    config = Config(lease=Lease(hours=1000, cost=cost))
+    lease, rescue = lease_hours(config, 0.5), rescue_hours(config, 0.5)
+    assert (lease + rescue) * 0.5 == pytest.approx(cost)
+    assert 0 < rescue <= min(2, lease)
 
 
 def test_unknown_prices_stop_nothing_and_are_said() -> None:
