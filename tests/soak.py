@@ -61,7 +61,7 @@ class Soak:
     chance: random.Random
     lost: int = 0
     work: list[float] = field(default_factory=list[float])
-    laptop: subprocess.Popen[str] | None = None
+    laptop: subprocess.Popen[bytes] | None = None
 
     @property
     def machine(self) -> str:
@@ -232,8 +232,8 @@ def project(way: Road, *, yolo: bool) -> None:
     data = way.project / "data" / "data.yaml"
     data.write_text("train: images/train\nval: images/val\nnames: [dark, light]\n")
     (way.project / "tiny.yaml").write_text(MODEL)
-    words = dict(word.split("=", 1) for word in ARGS)
-    args = ", ".join(f"{key}: {value.lower() if key == 'plots' else value}" for key, value in words.items())
+    parts = [word.partition("=") for word in ARGS]
+    args = ", ".join(f"{key}: {value.lower() if key == 'plots' else value}" for key, _, value in parts)
     (way.project / "cloudtrain.yaml").write_text(
         "name: soak\nprovider: sandbox\n"
         "environment: {manager: existing, python: /var/cache/uv/venv/bin/python, torch: none}\n"
