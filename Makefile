@@ -67,8 +67,10 @@ demo: system .venv/.setup-train $(DIGITS)/data/data.yaml ## Run the main job in 
 
 # Checks.
 
+# A short folder: a socket's path has 107 letters at most, and screen's lie deep in a machine's home.
 test: system .venv/.setup ## Run the tests.
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@tmp=$$(mktemp -d /tmp/ct-XXXXXX); trap 'rm -rf "$$tmp"' EXIT; \
+	  $(BIN)/python -m pytest -n auto --dist loadfile --basetemp="$$tmp/t" $(ARGS)
 
 crash-sweep: system .venv/.setup ## Kill up, train, stop, start and down at every point of their way (hours).
 	@CRASH_SWEEP=1 $(BIN)/python -m pytest -s tests/workflows/test_crash.py tests/workflows/test_crash_sweep.py
@@ -95,6 +97,8 @@ format: .venv/.setup ## Let ruff fix and format.
 bench: system .venv/.setup ## Measure against the yardsticks of benchmarks/README.md.
 	@$(BIN)/python -m benchmarks.bench_cli
 	@$(BIN)/python -m benchmarks.bench_up
+	@$(BIN)/python -m benchmarks.bench_converge
+	@$(BIN)/python -m benchmarks.bench_push --rtt 80 --mbit 200
 
 docs: .venv/.setup ## Write docs/reference anew from the code.
 	@$(BIN)/python docs/generate.py

@@ -6,7 +6,7 @@ set -euo pipefail
 # program:package. sshd lies outside an ordinary user's PATH.
 NEEDED=(
   sshd:openssh-server ssh:openssh-client screen:screen rsync:rsync git:git
-  curl:curl shellcheck:shellcheck
+  curl:curl shellcheck:shellcheck bsdtar:libarchive-tools
 )
 # Machines of kind nspawn are for root alone; without it their tests are left out.
 if [ "$(id -u)" = 0 ]; then

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 
@@ -35,7 +35,11 @@ class StageFinished:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a running stage is. `total` 0 means unknown; `eta_s` None likewise."""
+    """How far a running stage is. `total` 0 means unknown; `eta_s` None likewise.
+
+    `rate` is what moves now and `best` the most that moved in any second or so, in units
+    a second: what the line could do. `files` counts what is whole; 0 of 0 means unknown.
+    """
 
     stage: str
     done: float
@@ -43,6 +47,10 @@ class Progress:
     unit: Literal["bytes", "files", "steps", "epochs", "seconds"]
     eta_s: float | None = None
     detail: str = ""
+    rate: float | None = None
+    best: float | None = None
+    files: int = 0
+    files_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,8 @@ class StageTime:
     end: float
     outcome: str
     ok: bool
+    after: tuple[str, ...] = ()
+    """The stages that it waited for; of those it could have begun at the end of, the last."""
 
     @property
     def seconds(self) -> float:
@@ -119,8 +129,11 @@ class Timeline:
     _zero: float | None = None
 
     @contextmanager
-    def stage(self, name: str, detail: str = "") -> Generator[StageHandle]:
-        """Report a stage around a block; an exception marks it failed and passes on."""
+    def stage(self, name: str, detail: str = "", after: tuple[str, ...] = ()) -> Generator[StageHandle]:
+        """Report a stage around a block; an exception marks it failed and passes on.
+
+        `after` names what it is known to have waited for; without, times tell.
+        """
         with self._lock:
             if self._zero is None:
                 self._zero = self.clock()
@@ -135,7 +148,7 @@ class Timeline:
         finally:
             end = self.clock() - zero
             with self._lock:
-                self._done.append(StageTime(name, start, end, handle.outcome, ok))
+                self._done.append(StageTime(name, start, end, handle.outcome, ok, after))
             self.reporter.emit(StageFinished(name, end - start, handle.outcome, ok))
 
     def waterfall(self) -> Waterfall:
@@ -143,7 +156,8 @@ class Timeline:
         with self._lock:
             stages = tuple(sorted(self._done, key=lambda s: (s.start, s.end)))
         total = max((s.end for s in stages), default=0.0)
-        return Waterfall(stages, total, critical_path(stages))
+        known = tuple(replace(one, after=_awaited(one, stages)) for one in stages)
+        return Waterfall(known, total, critical_path(known))
 
 
 @dataclass(slots=True)
@@ -156,16 +170,25 @@ class StageHandle:
 def critical_path(stages: tuple[StageTime, ...]) -> tuple[str, ...]:
     """Name the chain of stages that the last one waited for, in order.
 
-    Walking back from the stage that ended last, the predecessor is the stage
-    that ended latest before (or as) the current one started: it is the one whose
-    shortening would have moved everything after it.
+    Walking back from the stage that ended last, the predecessor is what it is known to
+    have waited for, else the stage that ended latest before (or as) the current one
+    started: it is the one whose shortening would have moved everything after it.
     """
     path: list[str] = []
     current = max(stages, key=lambda s: s.end, default=None)
     while current is not None:
         path.append(current.stage)
-        start = current.start
-        before = [s for s in stages if s.end <= start + 1e-3 and s is not current]
-        earlier = [s for s in before if s.start < start]
-        current = max(earlier, key=lambda s: s.end, default=None)
+        current = _before(current, stages)
     return tuple(reversed(path))
+
+
+def _awaited(stage: StageTime, stages: tuple[StageTime, ...]) -> tuple[str, ...]:
+    before = _before(stage, stages)
+    return (before.stage,) if before else ()
+
+
+def _before(stage: StageTime, stages: tuple[StageTime, ...]) -> StageTime | None:
+    """Return the stage that this one waited for longest, None for one that waited for nothing."""
+    ended = [one for one in stages if one.end <= stage.start + 1e-3 and one.start < stage.start]
+    known = [one for one in ended if one.stage in stage.after]
+    return max(known or ended, key=lambda one: one.end, default=None)

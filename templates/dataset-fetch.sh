@@ -1,12 +1,16 @@
 # shellcheck shell=bash
-# Arguments: archive, address, SHA-256 or nothing.
+# Arguments: archive, its SHA-256 or nothing, protocol. Input: the address, which may hold a right to it
+# and so is in no process list.
 set -u
 export LC_ALL=C
-archive=$1 url=$2 sha256=$3
+archive=$1 sha256=$2 protocol=$3
+IFS= read -r url
 mkdir -p "${archive%/*}"
 [ -f "$archive" ] && exit 0
-if command -v curl > /dev/null; then curl -fsSL --retry 3 --proto '=https' -C - -o "$archive.part" -- "$url"
-elif command -v wget > /dev/null; then wget -q -c --https-only -O "$archive.part" -- "$url"
+if command -v curl > /dev/null; then
+    printf 'url = "%s"\n' "$url" |
+        curl -fsSL --retry 3 --proto "=$protocol" -C - -o "$archive.part" -K -
+elif command -v wget > /dev/null; then printf '%s\n' "$url" | wget -q -c -O "$archive.part" -i -
 else echo 'the machine has neither curl nor wget' >&2; exit 64
 fi || exit 65
 if [ -n "$sha256" ] && ! printf '%s  %s\n' "$sha256" "$archive.part" | sha256sum -c --status; then

@@ -1,33 +1,59 @@
 # shellcheck shell=bash
-# Arguments: archive, data folder, marker, digest. Prints the data.yaml found: its path, NUL, its text.
+# Arguments: archive, data folder, marker, digest.
 set -eu
 export LC_ALL=C
 umask 022
 archive=$1 data=$2 marker=$3 digest=$4
 pushed=${marker%.unpacked}.digest # of a dataset that was pushed file by file to the same place since
-if [ ! -f "$marker" ] || [ "$(cat "$marker")" != "$digest" ] || [ ! -d "$data" ] || [ -f "$pushed" ]; then
-    new="$data.unpacking"
-    rm -rf "$new"; mkdir -p "$new"
+if [ -f "$marker" ] && [ "$(cat "$marker")" = "$digest" ] && [ -d "$data" ] && [ ! -f "$pushed" ]; then exit 0; fi
+
+bsdtar_here() {
+    command -v bsdtar > /dev/null ||
+        sudo -n apt-get -o DPkg::Lock::Timeout=300 install -y -q libarchive-tools > /dev/null 2>&1
+}
+unpack() {
     case "${archive,,}" in
+    *.tar | *.tar.gz | *.tgz | *.tar.bz2 | *.tbz2 | *.tar.xz | *.txz)
+        tar -xf "$archive" -C "$new" --no-same-owner --no-same-permissions;;
     *.zip)
         if command -v bsdtar > /dev/null; then bsdtar -xf "$archive" -C "$new" --no-same-owner
         elif command -v unzip > /dev/null; then unzip -q -o "$archive" -d "$new"
         else python3 -m zipfile -e "$archive" "$new"
         fi;;
-    *) tar -xf "$archive" -C "$new" --no-same-owner;;
+    *)
+        bsdtar_here || { echo 'this archive needs bsdtar there: apt-get install libarchive-tools' >&2; return 68; }
+        bsdtar -xf "$archive" -C "$new" --no-same-owner --no-same-permissions;;
     esac
-    real=$(realpath "$new")
-    find "$new" -type l -print0 | while IFS= read -r -d '' link; do
-        case "$(realpath -m "$link")" in
-        "$real"/*) ;;
-        *) echo "a link in the archive leads out of it: ${link#"$new"/}" >&2; exit 67;;
-        esac
-    done
-    rm -rf "$data"
-    rm -f "$pushed"
-    mv "$new" "$data"
-    printf '%s\n' "$digest" > "$marker"
-fi
-cd "$data"
-find . -maxdepth 3 \( -name data.yaml -o -name dataset.yaml \) -printf '%d %P\0' | sort -zn | head -zn 1 |
-    while IFS= read -r -d '' found; do printf '%s\0' "${found#* }"; cat -- "${found#* }"; done
+}
+free() { df -Pk "$new" | awk 'NR == 2 { print $4 }'; }
+
+new="$data.unpacking"
+rm -rf "$new"
+mkdir -p "$new" "${marker%/*}"
+# A bomb is told by what it does to the disk: a hundred times its own size and a GB, or no room left.
+before=$(free) limit=$(($(stat -c %s "$archive") * 100 / 1024 + 1048576))
+set -m
+unpack & job=$!
+set +m
+while kill -0 "$job" 2> /dev/null; do
+    now=$(free)
+    if [ $((before - now)) -gt "$limit" ] || [ "$now" -lt 65536 ]; then
+        kill -KILL -- "-$job" 2> /dev/null || :
+        rm -rf "$new"
+        if [ "$now" -lt 65536 ]; then echo "No space left on device: $archive" >&2; exit 69; fi
+        echo 'the archive unpacks to more than a hundred times its size: refused' >&2; exit 70
+    fi
+    sleep 0.2
+done
+wait "$job" || { code=$?; rm -rf "$new"; exit "$code"; }
+real=$(realpath "$new")
+find "$new" -type l -print0 | while IFS= read -r -d '' link; do
+    case "$(realpath -m "$link")" in
+    "$real"/*) ;;
+    *) echo "a link in the archive leads out of it: ${link#"$new"/}" >&2; exit 67;;
+    esac
+done
+rm -rf "$data"
+rm -f "$pushed"
+mv "$new" "$data"
+printf '%s\n' "$digest" > "$marker"

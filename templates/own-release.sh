@@ -13,6 +13,14 @@ ours() {
   for name in "$root"/sessions/*/supervisor "$root"/sessions/*/trainer "$root"/services/*/process; do
     alive "$name" && printf '%s\n' "$pid"
   done
+  return 0
+}
+
+# boxes SLUG HOW: remove what a Docker engine has of this run: its containers, and its image with `remove`.
+boxes() {
+  command -v docker >/dev/null && timeout 10 docker version >/dev/null 2>&1 || return 0
+  docker ps --all --quiet --filter "label=cloudtrain.run=$1" | xargs -r docker rm --force >/dev/null 2>&1
+  [[ $2 != remove ]] || docker image rm --force "cloudtrain/$1" >/dev/null 2>&1
 }
 
 # quit DIR: close the session's window, if it has one.
@@ -43,6 +51,7 @@ main() {
   for dir in "$root"/sessions/[0-9]*; do
     [[ -d $dir ]] && quit "$dir"
   done
+  boxes "$1" "$2"
   rm -f "$root/run.json"
   if [[ $2 == remove ]]; then
     # Read-only folders, such as a package's, must not stop it.

@@ -12,3 +12,9 @@ same() { # folder, manifest, digest, stat digest
     set -- "$(stats "$1" "$2.names" | sha256sum)" "$4"
     [ "${1%% *}" = "$2" ]
 }
+arrived() { # folder, names: how many files of those are there, their bytes, and the hash of their stat
+    stats "$1" "$2" > "$2.stat" || :
+    printf '%s %s\n' "$(tr '\n\0' ' \n' < "$2.stat" | awk '{ n++; b += $1 } END { printf "%d %.0f", n, b }')" \
+        "$(sha256sum < "$2.stat")"
+    rm -f "$2.stat"
+}

@@ -19,7 +19,8 @@ from cloudtrain.models.config import Config, Train
 from cloudtrain.models.run import Layout
 from cloudtrain.paths import shipped
 from cloudtrain.training import build_command
-from cloudtrain.training.session import starting
+from cloudtrain.training.session import Container, starting
+from cloudtrain.workflows.imaging import cleaning
 from tests.bootstrap.cases import CONFIGS, LAYOUT, MACHINES
 
 LIBRARIES = {
@@ -44,8 +45,8 @@ def main() -> int:
 
 
 def bootstrap_scripts() -> dict[str, str]:
-    """Return every distinct check and apply of every step, and what carries them."""
-    found: dict[str, str] = {}
+    """Return every distinct check and apply of every step, what carries them, and what undoes a machine."""
+    found: dict[str, str] = {cleaning("/home/some user", ("s3cret",)): "clean"}
     for machine, facts in MACHINES.items():
         for name, config in CONFIGS.items():
             every = steps(config, facts, LAYOUT)
@@ -77,6 +78,17 @@ def session_scripts() -> dict[str, str]:
             guard={"state": "/x"},
         )
         found |= {f"supervisor {kind}": supervisor, f"start {kind}": start}
+        container = Container("ct-s-001", ("--init", "image"), ("HOME",), ("python3", "-c", "x y"), "/h")
+        found[f"container {kind}"], _ = starting(
+            layout,
+            kind=kind,
+            argv=argv,
+            env=env,
+            python=python,
+            number=1,
+            screen="s-001",
+            container=container,
+        )
     return found
 
 

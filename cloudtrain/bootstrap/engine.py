@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 
@@ -29,6 +29,9 @@ from cloudtrain.models.run import Layout
 from cloudtrain.models.training import StepReport
 from cloudtrain.ssh.remote import Remote
 
+NOTICED_S = 0.05
+"""A shorter wait for a lock is none."""
+Apply = Callable[[Remote, Step, Layout], Verdict]
 GOES_ON = "correct the cause and run `cloudtrain up` again: it continues there"
 
 
@@ -42,13 +45,14 @@ def converge(
     only: str | None = None,
     workers: int = 4,
     project_ready: threading.Event | None = None,
+    apply: Apply = run_apply,
 ) -> tuple[StepReport, ...]:
     """Make every step hold, and report each in the order given.
 
     `only` keeps one step and what it needs. `dry_run` applies nothing and reports what
     is pending and why. `workers` bounds how many applies run at once. Steps with
     `waits_for_project` are held back until `project_ready` is set; without an event the
-    project counts as there. **The caller must set the event also when its push failed.**
+    project counts as there. `apply` runs one step. **The caller must set the event also when its push failed.**
 
     Raises `StepError` once everything independent has finished: for a step that failed
     (`DidNotConverge` when its check still fails after its apply), and for a refused one
@@ -64,7 +68,7 @@ def converge(
         stage.outcome = f"{len(chosen) - len(missing)} of {len(chosen)} hold"
     if dry_run:
         return tuple(_planned(step, checked[step.name], layout) for step in chosen)
-    work = _Work(remote, chosen, layout, timeline, checked, project_ready, workers)
+    work = _Work(remote, chosen, layout, timeline, checked, project_ready, workers, apply)
     return work.run()
 
 
@@ -111,12 +115,15 @@ class _Work:
     checked: dict[str, Checked]
     ready: threading.Event | None
     workers: int
+    apply: Apply
     reports: dict[str, StepReport] = field(default_factory=dict[str, StepReport])
     errors: dict[str, Exception] = field(default_factory=dict[str, Exception])
     answers: queue.SimpleQueue[tuple[str, StepReport | Exception]] = field(
         default_factory=queue.SimpleQueue[tuple[str, StepReport | Exception]]
     )
     locks: dict[str, threading.Lock] = field(default_factory=dict[str, threading.Lock])
+    held: dict[str, str] = field(default_factory=dict[str, str])
+    """By lock the step that had it last."""
 
     def run(self) -> tuple[StepReport, ...]:
         by_name = {step.name: step for step in self.steps}
@@ -156,16 +163,21 @@ class _Work:
         try:
             if step.waits_for_project and self.ready is not None:
                 self.ready.wait()
+            begun = self.timeline.clock()
             with self.locks.get(step.lock or "") or threading.Lock(), slots:
-                answer: StepReport | Exception = self._apply(step)
+                waited = self.timeline.clock() - begun > NOTICED_S
+                before = self.held.get(step.lock or "") if waited else None
+                if step.lock:
+                    self.held[step.lock] = step.name
+                answer: StepReport | Exception = self._apply(step, (before,) if before else step.needs)
         except Exception as error:  # noqa: BLE001 - a worker's error is raised by the caller's thread
             answer = error
         self.answers.put((step.name, answer))
 
-    def _apply(self, step: Step) -> StepReport:
+    def _apply(self, step: Step, after: tuple[str, ...]) -> StepReport:
         begun = self.timeline.clock()
-        with self.timeline.stage(step.name, step.reason) as stage:
-            verdict = run_apply(self.remote, step, self.layout)
+        with self.timeline.stage(step.name, step.reason, after) as stage:
+            verdict = self.apply(self.remote, step, self.layout)
             stage.outcome = verdict.word
             seconds = self.timeline.clock() - begun
             return _report(step, verdict, self.layout, seconds)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from cloudtrain.bootstrap.step import Step
 from cloudtrain.catalog import miniconda
@@ -25,23 +26,35 @@ def environment_python(config: Config, facts: Facts, layout: Layout) -> str:
     """Return the interpreter that training uses: a path, or for `existing` maybe a bare name.
 
     With manager `existing`, `environment.python` is a path or a command; a mere version
-    such as the default `3.12` means the machine's own `python3`.
+    such as the default `3.12` means the machine's own `python3`. With `runtime: docker` it
+    is the image's.
     """
+    if config.runtime == "docker":
+        return config.docker.python
     environment = config.environment
     if environment.manager != "existing":
-        return f"{layout.env}/bin/python"
+        return f"{prefix(config, facts, layout)}/bin/python"
     if environment.python[:1].isdigit():
         return facts.python3 or "python3"
     return environment.python
 
 
-def marks(config: Config, layout: Layout) -> str:
+def prefix(config: Config, facts: Facts, layout: Layout) -> str:
+    """Return where the environment lies: in the run's folder, or where its image brought it.
+
+    An environment cannot be moved. A rented machine has one run; on a host of the user's
+    own an environment that two runs share would be a way from one into the other.
+    """
+    return facts.baked if facts.baked and config.provider != "ssh" else layout.env
+
+
+def marks(config: Config, facts: Facts, layout: Layout) -> str:
     """Return the folder of marks: what was asked for when a step last succeeded.
 
     It lies inside the environment, so that they are gone when the environment is.
     """
     inside = config.environment.manager != "existing"
-    return f"{layout.env}/.cloudtrain" if inside else f"{layout.root}/marks"
+    return f"{prefix(config, facts, layout)}/.cloudtrain" if inside else f"{layout.root}/marks"
 
 
 def digest(*asked: str) -> str:
@@ -68,6 +81,8 @@ class Index:
     """
 
     address: str | None
+    also: str = ""
+    """Another index that a step asks for some packages."""
 
     @property
     def exports(self) -> str:
@@ -81,6 +96,10 @@ class Index:
         if self.address:
             quoted = shlex.quote(self.address)
             lines += [f"export PIP_INDEX_URL={quoted} UV_DEFAULT_INDEX={quoted}"]
+        # An index without TLS is one that the user has named; pip leaves it out without a word of ours.
+        asked = [urlsplit(one) for one in (self.address, self.also) if one]
+        if plain := [one.netloc.rpartition("@")[2] for one in asked if one.scheme == "http"]:
+            lines += [f"export PIP_TRUSTED_HOST={shlex.quote(' '.join(plain))}"]
         return "\n".join(lines)
 
 
@@ -153,18 +172,19 @@ def _environment(config: Config, facts: Facts, layout: Layout) -> Step:
     environment = config.environment
     channel = config.mirrors.conda_channel or miniconda.CHANNEL
     asked = digest(environment.manager, environment.python)
-    mark = f"{marks(config, layout)}/environment"
+    mark = f"{marks(config, facts, layout)}/environment"
+    env = prefix(config, facts, layout)
     return Step(
         name="environment",
         reason=f"a Python {environment.python} environment by {environment.manager}",
-        check=f"[ -x {shlex.quote(layout.env)}/bin/python ] || {{ echo 'there is none'; exit 1; }}\n"
+        check=f"[ -x {shlex.quote(env)}/bin/python ] || {{ echo 'there is none'; exit 1; }}\n"
         f'[ "$(cat {shlex.quote(mark)} 2>/dev/null)" = {asked} ] || '
         "{ echo 'it is of another manager or Python'; exit 1; }",
         apply=render(
             "step-environment.sh.j2",
             manager=environment.manager,
             python=environment.python,
-            env=layout.env,
+            env=env,
             mark=mark,
             asked=asked,
             uv=uv_path(facts),
@@ -187,5 +207,4 @@ def _existing(config: Config, facts: Facts, layout: Layout) -> Step:
         apply=f"echo {shlex.quote(f'there is no {python} on the machine: correct environment.python')}; exit 1",
         lock="env",
         timeout_s=30,
-        bakeable=False,
     )

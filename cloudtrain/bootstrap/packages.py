@@ -16,6 +16,7 @@ from cloudtrain.bootstrap.environment import (
     digest,
     environment_python,
     marks,
+    prefix,
     uv_path,
 )
 from cloudtrain.bootstrap.step import Step
@@ -65,8 +66,8 @@ def target(config: Config, facts: Facts, layout: Layout) -> Target:
         install, uninstall = f"{quoted} -m pip install", f"{quoted} -m pip uninstall -y"
     return Target(
         python,
-        marks(config, layout),
-        layout.env,
+        marks(config, facts, layout),
+        prefix(config, facts, layout),
         manager != "existing",
         config.mirrors.package_index,
         install,
@@ -176,7 +177,7 @@ def _torch(config: Config, facts: Facts, place: Target) -> Step | None:
         check=_check(place, mark, wanted, ("torch", "torchvision")),
         apply=render(
             "step-torch.sh.j2",
-            index=place.exports,
+            index=Index(place.index, index).exports,
             torch_index=index,
             python=place.python,
             install=place.install,
@@ -223,7 +224,6 @@ def _requirements(config: Config, layout: Layout, place: Target) -> Step | None:
         needs=("environment", "torch", "trainer"),
         lock="env",
         waits_for_project=True,
-        bakeable=False,
     )
 
 
@@ -258,9 +258,15 @@ def _gpu(config: Config, facts: Facts, place: Target) -> Step | None:
         name="gpu",
         reason="a product computed on the GPU proves driver and PyTorch together",
         check=f'[ "$(cat {shlex.quote(mark)} 2>/dev/null)" = "$({of})" ]',
-        apply=render("step-gpu.sh.j2", python=place.python, mark=mark, of=of, container=facts.container),
+        apply=render(
+            "step-gpu.sh.j2",
+            command=shlex.quote(place.python),
+            engine=False,
+            mark=mark,
+            of=of,
+            container=facts.container,
+        ),
         needs=("driver", "environment", "torch", "trainer", "requirements", "packages", "opencv"),
         lock="env",
         timeout_s=300,
-        bakeable=False,
     )

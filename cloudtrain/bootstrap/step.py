@@ -19,8 +19,9 @@ class Step:
     `env`), `timeout_s` bounds `apply` in seconds. A `root` step is not run without root or
     sudo; `by_hand` is then what the machine's owner may run, and `required` says that
     training cannot work without it. `waits_for_project` holds it (and its check) back
-    until the project has arrived. `bakeable` says that an image may carry its result, `shared` that
-    it changes what every run of this user on the machine uses, so that two runs take turns.
+    until the project has arrived. `shared` says that it changes what every run of this user on
+    the machine uses, so that two runs take turns. Which steps an image may carry the result of is
+    said by ami/recipe.yaml.
     """
 
     name: str
@@ -34,5 +35,4 @@ class Step:
     waits_for_project: bool = False
     required: bool = False
     by_hand: str = ""
-    bakeable: bool = True
     shared: bool = False

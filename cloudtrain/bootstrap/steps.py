@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from cloudtrain.bootstrap.environment import environment_steps
+from cloudtrain.bootstrap.image import image_steps
 from cloudtrain.bootstrap.packages import package_steps
+from cloudtrain.bootstrap.software import software_steps
 from cloudtrain.bootstrap.step import Step
 from cloudtrain.bootstrap.system import system_steps
 from cloudtrain.models.config import Config
@@ -11,8 +13,8 @@ from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
 
 NAMES = (
-    "cloud-init", "apt-mirror", "base", "driver", "uv", "miniconda", "environment", "torch",
-    "trainer", "requirements", "packages", "opencv", "gpu",
+    "cloud-init", "apt-mirror", "base", "driver", "cuda", "docker", "toolkit", "uv", "miniconda", "environment", "torch",
+    "trainer", "requirements", "packages", "opencv", "image", "gpu",
 )  # fmt: skip
 """Every step there is, in the order in which they are listed."""
 
@@ -24,8 +26,11 @@ def steps(config: Config, facts: Facts, layout: Layout) -> tuple[Step, ...]:
     where there is none. Raises `UsageError` for what cannot work on this machine at all,
     such as a PyTorch version that has no build for its GPU.
     """
+    system = (*system_steps(config, facts, layout), *software_steps(config, facts))
+    if config.runtime == "docker":
+        return (*system, *image_steps(config, facts, layout))
     return (
-        *system_steps(config, facts, layout),
+        *system,
         *environment_steps(config, facts, layout),
         *package_steps(config, facts, layout),
     )

@@ -62,9 +62,11 @@ def system_steps(config: Config, facts: Facts, layout: Layout) -> tuple[Step, ..
 
 def base_needs(config: Config, facts: Facts) -> tuple[str, ...]:
     """Return which rows of the package table this config needs on this machine."""
-    manager = config.environment.manager
+    manager = "existing" if config.runtime == "docker" else config.environment.manager
     tool_there = (manager == "uv" and facts.uv) or (manager == "conda" and facts.conda)
     names = [*_ALWAYS, *(() if tool_there else _FOR_MANAGER[manager])]
+    if config.runtime == "docker":
+        names.append("python3")  # guard and watcher run outside of the container
     if config.project.git:
         names += ["git", "certificates"]
     if config.dataset.source:
@@ -102,7 +104,6 @@ def _cloud_init(facts: Facts) -> Step | None:
         check="[ -e /run/cloud-init/result.json ] || [ -e /run/cloud-init/disabled ]",
         apply=render("step-cloud-init.sh.j2"),
         timeout_s=900,
-        bakeable=False,
     )
 
 
@@ -121,7 +122,6 @@ def _apt_mirror(config: Config, facts: Facts) -> Step | None:
         lock="apt",
         shared=True,
         timeout_s=60,
-        bakeable=False,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cloudtrain import __version__
-from cloudtrain.cli import cloud, daily, inspect, lifecycle, parking, provision, setup
+from cloudtrain.cli import cloud, daily, images, inspect, lifecycle, parking, provision, setup, sweep
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,5 +35,5 @@ def root(
     """Rent a GPU, train, bring the weights home, leave nothing behind."""
 
 
-for module in (setup, lifecycle, parking, provision, daily, inspect, cloud):
+for module in (setup, lifecycle, parking, provision, images, daily, inspect, sweep, cloud):
     module.register(app)

@@ -94,6 +94,8 @@ def applied_config(folder: RunFolder) -> Config:
     if stored is None:
         record = folder.record()
         stored = {"name": record.name, "provider": record.provider, "region": record.region}
+        if record.profile:
+            stored["profile"] = record.profile
     return from_dict(stored)
 
 
@@ -138,4 +140,5 @@ def context_of(console: Console, config: Config, base: Path, *, yes: bool) -> Co
         timeline=Timeline(console.reporter),
         confirm=(lambda _: True) if yes else console.confirm,
         show_plan=console.show_plan,
+        ask=console.confirm if console.can_ask else None,
     )

@@ -44,6 +44,7 @@ def train(
         typer.Option("--weights", help="best or last: start from the last result.", metavar="WHICH"),
     ] = None,
     stop: Annotated[bool, typer.Option("--stop", help="End the session and keep the machine.")] = False,
+    verify: opt.Verify = False,
     name: opt.Name = None,
     config: opt.File = None,
     json: opt.Json = False,
@@ -52,6 +53,8 @@ def train(
     """Push what changed and start a new session on the machine that is there."""
 
     def body(console: Console) -> None:
+        from dataclasses import replace as with_changes
+
         from cloudtrain.workflows.train import stop_training
         from cloudtrain.workflows.train import train as workflow
 
@@ -60,6 +63,7 @@ def train(
             console.result(session, f"session {session.number:03d} was ended; the machine is kept")
             return
         context = context_of(console, wanted_config(config, {}), base_of(config), yes=True)
+        context = with_changes(context, verify=verify)
         console.show_trained(workflow(context, replace=replace, weights=weights))
 
     execute(Speaking(json, quiet), body)
@@ -71,6 +75,15 @@ def fetch_weights(
         bool, typer.Option("--all", help="Every file of the run, not only the newest.")
     ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep fetching until the training ends.")] = False,
+    max_age: Annotated[
+        float,
+        typer.Option(
+            "--max-age",
+            help="With --watch: warn when the copy is older than so much.",
+            metavar="SECONDS",
+            min=1,
+        ),
+    ] = 60.0,
     to: Annotated[
         Path | None, typer.Option("--to", help="Copy the checkpoints here too.", metavar="DIR")
     ] = None,
@@ -91,7 +104,7 @@ def fetch_weights(
         if to is not None:
             check_destination(to)
         if watch:
-            fetched = keep(folder, applied, timeline, console.reporter)
+            fetched = keep(folder, applied, timeline, console.reporter, max_age_s=max_age)
         else:
             fetched = fetch(folder, applied, timeline, everything=everything)
         if to is not None:

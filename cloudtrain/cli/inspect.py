@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
-    app.command(epilog="Examples: cloudtrain status · cloudtrain status --json")(status)
+    app.command(epilog="Examples: cloudtrain status · cloudtrain status --json · cloudtrain status --timing")(
+        status
+    )
+    app.command(epilog="Examples: cloudtrain watch · cloudtrain watch --json")(watch)
     app.command(epilog="Examples: cloudtrain logs · cloudtrain logs -f")(logs)
     app.command(epilog="Leave with Ctrl-A D: the training goes on.")(attach)
     app.command(epilog="Example: cloudtrain ssh")(ssh)
@@ -35,6 +38,9 @@ def register(app: typer.Typer) -> None:
 
 def status(
     *,
+    timing: Annotated[
+        bool, typer.Option("--timing", help="How long each stage and step of the run's commands took.")
+    ] = False,
     name: opt.Name = None,
     config: opt.File = None,
     json: opt.Json = False,
@@ -52,12 +58,40 @@ def status(
                 "no open run here; the cloud was not asked\nhint: `cloudtrain audit` asks it for everything of yours",
             )
             return
+        if timing:
+            console.show_timings(folder.path.name, folder.timings())
+            return
         from cloudtrain.workflows.status import status as workflow
 
         applied = applied_config(folder)
         console.show_status(workflow(folder, applied, lambda: provider_for(folder, applied)))
 
     execute(Speaking(json, quiet), body)
+
+
+def watch(
+    *,
+    every: Annotated[
+        float, typer.Option("--every", help="Seconds between two looks.", metavar="SECONDS", min=0.5)
+    ] = 3.0,
+    name: opt.Name = None,
+    config: opt.File = None,
+    json: opt.Json = False,
+) -> None:
+    """Watch the training live: epochs, curves, machine, cost, lease. q leaves it alone."""
+
+    def body(console: Console) -> None:
+        from cloudtrain.workflows.watch import watch as workflow
+
+        folder = run_of(console, config, name)
+        with console.watching() as screen:
+            last = workflow(
+                folder, applied_config(folder), show=screen.show, leave=screen.leave, every_s=every
+            )
+        session = last.training.session
+        console.result(last, f"session {session.number:03d} is {session.state}")
+
+    execute(Speaking(json), body)
 
 
 def logs(

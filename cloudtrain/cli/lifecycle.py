@@ -47,6 +47,7 @@ def up(
     max_cost: opt.MaxCost = None,
     wait_for_capacity: opt.WaitForCapacity = 0.0,
     resume: opt.Resume = False,
+    verify: opt.Verify = False,
     config: opt.File = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -57,7 +58,7 @@ def up(
     def body(console: Console) -> None:
         from cloudtrain.workflows.up import up as workflow
 
-        context = _context(console, config, flags, yes=yes, wait_hours=wait_for_capacity)
+        context = _context(console, config, flags, yes=yes, wait_hours=wait_for_capacity, verify=verify)
         result = workflow(replace(context, resume=resume))
         console.show_up(result)
 
@@ -80,6 +81,7 @@ def run(
     max_cost: opt.MaxCost = None,
     wait_for_capacity: opt.WaitForCapacity = 0.0,
     resume: opt.Resume = False,
+    verify: opt.Verify = False,
     config: opt.File = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -90,7 +92,7 @@ def run(
     def body(console: Console) -> int:
         from cloudtrain.workflows.run import run as workflow
 
-        context = _context(console, config, flags, yes=yes, wait_hours=wait_for_capacity)
+        context = _context(console, config, flags, yes=yes, wait_hours=wait_for_capacity, verify=verify)
         result = workflow(replace(context, resume=resume), keep_on_failure=keep_on_failure)
         console.show_ran(result)
         return result.exit_code
@@ -169,7 +171,14 @@ def _flags(
 
 
 def _context(
-    console: Console, file: Path | None, flags: dict[str, object], *, yes: bool, wait_hours: float
+    console: Console,
+    file: Path | None,
+    flags: dict[str, object],
+    *,
+    yes: bool,
+    wait_hours: float,
+    verify: bool,
 ) -> Context:
     config = wanted_config(file, flags)
-    return replace(context_of(console, config, base_of(file), yes=yes), wait_hours=wait_hours)
+    context = context_of(console, config, base_of(file), yes=yes)
+    return replace(context, wait_hours=wait_hours, verify=verify)

@@ -58,3 +58,6 @@ WaitForCapacity = Annotated[
         min=0,
     ),
 ]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Compare the hash of every pushed file, here and there.")
+]

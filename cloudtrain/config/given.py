@@ -128,6 +128,8 @@ def _shaped_section(given: Given, kind: type, value: object, at: Location) -> ob
 
 def _shaped_scalar(given: Given, kind: Any, value: object, at: Location) -> object:  # noqa: ANN401
     truth = isinstance(value, bool)
+    if at == ("train", "gpus") and isinstance(value, list):
+        return str(cast("list[object]", value))
     if kind is str and isinstance(value, (int, float)) and not truth:
         return given.document.texts.get(at, str(value))  # `python: 3.10` is meant as it is written
     if kind in (int, float) and truth:

@@ -26,6 +26,10 @@ TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
 VERSION = re.compile(r"\d+(\.\d+){0,2}")
 TORCH = re.compile(r"auto|none|\d+\.\d+(\.\d+)?")
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+GPUS = re.compile(r"all|[1-9]\d*|\[ *\d+( *, *\d+)* *\]")
+IMAGE = re.compile(r"[A-Za-z0-9][\w.\-/:@]*")
+SIZE = re.compile(r"[1-9]\d*[bkmgBKMG]?")
+MOUNT = re.compile(r"/[^:]*:/[^:]*(:(ro|rw))?")
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}=?")
 
 
@@ -120,6 +124,41 @@ def _environment(config: Config) -> Found:
             yield (f"environment.packages.{n}",), f"`environment.packages[{n}]` {words}: `{package}`"
 
 
+def _docker(config: Config) -> Found:
+    docker = config.docker
+    if docker.image and docker.dockerfile:
+        yield ("docker.image", "docker.dockerfile"), "`docker` has both `image` and `dockerfile`: give one"
+    if config.runtime == "docker" and not docker.image and not docker.dockerfile:
+        yield ("runtime", "docker.image"), "`runtime` docker needs a `docker.image` or a `docker.dockerfile`"
+    if docker.image is not None and not IMAGE.fullmatch(docker.image):
+        yield ("docker.image",), f"`docker.image` cannot be `{docker.image}`"
+    inside = docker.dockerfile or ""
+    if inside.startswith(("/", "~", "-")) or ".." in inside.split("/"):
+        yield ("docker.dockerfile",), f"`docker.dockerfile` must be in the project folder, not `{inside}`"
+    if config.runtime == "docker":
+        for key in ("requirements", "packages"):
+            if getattr(config.environment, key):
+                words = "is for `runtime: host`: what a container needs belongs into its image"
+                yield (f"environment.{key}", "runtime"), f"`environment.{key}` {words}"
+
+
+def _docker_limits(config: Config) -> Found:
+    docker = config.docker
+    for key, value, words in (
+        ("shm_size", docker.shm_size, ("auto", "host")),
+        ("memory", docker.memory, ("auto", "none")),
+    ):
+        if value not in words and not SIZE.fullmatch(value):
+            yield (
+                (f"docker.{key}",),
+                f"`docker.{key}` must be {', '.join(words)} or a size such as 8g, not `{value}`",
+            )
+    for n, mount in enumerate(docker.mounts):
+        if not MOUNT.fullmatch(mount):
+            words = "must be like /there:/inside or /there:/inside:ro"
+            yield (f"docker.mounts.{n}",), f"`docker.mounts[{n}]` {words}, not `{mount}`"
+
+
 def _project(config: Config) -> Found:
     project = config.project
     if project.ref and not project.git:
@@ -170,6 +209,20 @@ def _train(config: Config) -> Found:
             yield (f"train.outputs.{n}",), f"`train.outputs[{n}]` {words}, not `{pattern}`"
     if not script and not train.model.strip():
         yield ("train.model", "train.kind"), "`train.model` must not be empty"
+    yield from _gpus(config)
+
+
+def _gpus(config: Config) -> Found:
+    gpus = config.train.gpus
+    if gpus is not None and not GPUS.fullmatch(gpus):
+        yield (
+            ("train.gpus",),
+            f"`train.gpus` must be all, a number of them or a list such as [0, 1], not `{gpus}`",
+        )
+    if gpus is not None and "device" in config.train.args:
+        yield ("train.gpus", "train.args"), "`train.gpus` and `train.args.device` say the same: give one"
+    if config.sweep.trials and config.train.kind == "script":
+        yield ("sweep.trials", "train.kind"), "`sweep` is the YOLO trainers' own search; a script has none"
 
 
 def _addresses(config: Config) -> Found:
@@ -223,5 +276,5 @@ def _hosts(config: Config) -> Found:
 
 
 RULES: tuple[Callable[[Config], Found], ...] = (
-    _name, _region, _instance, _environment, _project, _dataset, _train, _addresses, _hosts,
+    _name, _region, _instance, _environment, _docker, _docker_limits, _project, _dataset, _train, _addresses, _hosts,
 )  # fmt: skip

@@ -24,6 +24,8 @@ def schema() -> dict[str, Any]:
             key: _also(one, short, described) for key, one in section["properties"].items()
         }
     made["$defs"]["Environment"]["properties"]["python"]["type"] = ["string", "number"]
+    several = {"items": {"minimum": 0, "type": "integer"}, "type": "array"}
+    made["$defs"]["Train"]["properties"]["gpus"]["anyOf"] += [{"minimum": 1, "type": "integer"}, several]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": ADDRESS,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cloudtrain.models.account import Quota
     from cloudtrain.workflows.audit import Audit, Deletion, Item
     from cloudtrain.workflows.doctor import Diagnosis
+    from cloudtrain.workflows.images import Images
     from cloudtrain.workflows.offers import Offers, Row
     from cloudtrain.workflows.quota import Quotas
 
@@ -36,6 +37,30 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable
 
 def _price(amount: float | None) -> str:
     return "?" if amount is None else f"{amount:.4f}" if amount < 10 else f"{amount:.2f}"
+
+
+def images(found: Images) -> list[str]:
+    """Return the caller's images as a table, newest first, with what they cost a month."""
+    gone = [f"removed {', '.join(found.pruned)}"] if found.pruned else []
+    if not found.images:
+        return [*gone, f"no image of yours in {found.region}", "hint: `cloudtrain bake` makes one"]
+    head = ("image", "made", "recipe", "state", "GB", "a month", "")
+    rows = [
+        (
+            one.image.id or one.image.snapshots[0],
+            f"{one.image.created:%Y-%m-%d %H:%M}" if one.image.created else "?",
+            one.image.recipe,
+            one.image.state,
+            str(one.image.size_gb),
+            money(one.image.price_month, one.image.currency),
+            "`image: auto` takes it" if one.fits else "old" if one.old else "",
+        )
+        for one in found.images
+    ]
+    total = f"all of them: at most {money(found.price_month, found.currency)} a month, were they full"
+    old = any(one.old for one in found.images)
+    hint = ["hint: `cloudtrain images --prune` removes the old ones"] if old else []
+    return [*gone, *table(head, rows, right=(4, 5)), total, *hint]
 
 
 def offers(found: Offers) -> list[str]:

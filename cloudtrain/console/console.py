@@ -21,21 +21,27 @@ from cloudtrain.events import Output, Waterfall
 from cloudtrain.models.plan import Plan, Receipt
 
 if TYPE_CHECKING:
+    from cloudtrain.console.lines import Lines
+    from cloudtrain.console.watching import Screen
+    from cloudtrain.journal.folder import Timing
     from cloudtrain.models.account import Policy
     from cloudtrain.models.training import Artifact
     from cloudtrain.workflows.adopt import Adopted
     from cloudtrain.workflows.audit import Audit, Deletion
+    from cloudtrain.workflows.bake import Bake
     from cloudtrain.workflows.doctor import Diagnosis
     from cloudtrain.workflows.down import Down
     from cloudtrain.workflows.evaluate import Evaluation
     from cloudtrain.workflows.extend import Extended
     from cloudtrain.workflows.fetch import Fetched
+    from cloudtrain.workflows.images import Images
     from cloudtrain.workflows.offers import Offers
     from cloudtrain.workflows.park import Parked, Started
     from cloudtrain.workflows.provision import Provisioned
     from cloudtrain.workflows.quota import Quotas
     from cloudtrain.workflows.run import Ran
     from cloudtrain.workflows.status import RunStatus
+    from cloudtrain.workflows.sweep import Swept
     from cloudtrain.workflows.train import Trained
     from cloudtrain.workflows.tunnel import Opened
     from cloudtrain.workflows.up import Up
@@ -123,6 +129,15 @@ class Console:
         elif text:
             self._print(text if plain else printable(text))
 
+    def watching(self) -> Screen | Lines:
+        """Return what shows a `watch`: a screen on a terminal, else lines, with `json` JSON lines."""
+        from cloudtrain.console.lines import Lines
+        from cloudtrain.console.watching import Screen, has_keys
+
+        if self._json or not self._out.isatty() or not has_keys(self._in) or self._in is None:
+            return Lines(self._out, json=self._json)
+        return Screen(self._out, self._in, color=not os.environ.get("NO_COLOR"))
+
     def show_plan(self, plan: Plan) -> None:
         """Show what will be done and what it costs, before the question."""
         if self._json:
@@ -161,6 +176,14 @@ class Console:
         counted = f"{pending} steps pending" if done.dry_run else f"{done.changed} steps changed"
         lines = [*words.steps(done.steps), f"{done.run}: {counted} of {len(done.steps)}"]
         self.result(done, "\n".join(lines))
+
+    def show_bake(self, bake: Bake) -> None:
+        """Show the image that was made, and what it costs to keep."""
+        self.result(bake, "\n".join([*words.baked(bake.image, bake.cost), *self._waterfall(bake.waterfall)]))
+
+    def show_images(self, images: Images) -> None:
+        """Show the images of the caller's own."""
+        self.result(images, "\n".join(account.images(images)))
 
     def show_trained(self, trained: Trained) -> None:
         """Show the session that was started."""
@@ -219,16 +242,25 @@ class Console:
             lines += words.training(status.training)
         lines += words.lease(status.lease)
         if status.receipt is not None:
-            price = words.money(status.record.price_hour, status.record.currency)
+            price = words.price_now(status.record, status.machine)
             spent = words.money(status.receipt.cost, status.receipt.currency)
-            lines.append(f"cost        {spent} so far, {price} an hour")
+            lines.append(f"cost        {spent} so far, {price}")
         lines += [f"not known   {what}" for what in status.missing]
         self.result(status, "\n".join(lines))
+
+    def show_timings(self, run: str, kept: tuple[Timing, ...]) -> None:
+        """Show how long the stages of the run's commands took."""
+        self.result({"run": run, "timings": kept}, "\n".join(words.timings(kept)))
 
     def show_fetched(self, fetched: Fetched) -> None:
         """Show what is at home now."""
         head = f"{fetched.run}: session {fetched.session.number:03d} is {fetched.session.state}"
         self.result(fetched, "\n".join([head, *words.artifacts(fetched.artifacts)]))
+
+    def show_swept(self, swept: Swept) -> None:
+        """Show a search: how far it is, its best, and each worker."""
+        head = f"{swept.run}: session {swept.session.number:03d} is {swept.session.state}"
+        self.result(swept, "\n".join([head, *words.sweep(swept.sweep)]))
 
     def show_evaluation(self, found: Evaluation) -> None:
         """Show what a checkpoint is worth on images it never saw."""

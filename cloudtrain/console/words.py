@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from cloudtrain.events import Note, Progress, StageFinished, Waterfall
+from cloudtrain.events import Note, Progress, StageFinished, StageTime, Waterfall
+from cloudtrain.models.image import BakedImage
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Offer, Plan, Receipt
+from cloudtrain.models.sweeping import SweepStatus
 from cloudtrain.models.training import Artifact, StepReport, TrainingStatus
 
 if TYPE_CHECKING:
+    from cloudtrain.journal.folder import RunRecord, Timing
     from cloudtrain.workflows.extend import Extended
     from cloudtrain.workflows.status import LeaseStatus
 
@@ -89,7 +92,12 @@ def progress(event: Progress) -> str:
     amount = size if event.unit == "bytes" else "{:g}".format
     of = f" of {amount(event.total)}" if event.total else ""
     unit = "" if event.unit == "bytes" else f" {event.unit}"
-    left = f", {duration(event.eta_s)} left" if event.eta_s is not None else ""
+    if event.files_total:
+        unit += f", {event.files} of {event.files_total} files"
+    rate = f", {amount(event.rate)}/s" if event.rate else ""
+    if event.best and event.rate and event.best > 1.2 * event.rate:
+        rate += f" (the line can {amount(event.best)}/s)"
+    left = f"{rate}, {duration(event.eta_s)} left" if event.eta_s is not None else rate
     detail = f"  {event.detail}" if event.detail else ""
     return f"{amount(event.done)}{of}{unit}{left}{detail}"
 
@@ -139,6 +147,16 @@ def _alternative(offer: Offer) -> str:
     return f"{offer.type} ({offer.market}), {price} without volume and address"
 
 
+def baked(image: BakedImage, cost: float | None) -> list[str]:
+    """Return the lines about an image that was just made."""
+    keeps = f"at most {money(image.price_month, image.currency)} a month for up to {image.size_gb} GB"
+    return [
+        f"{image.id} ({image.name}) is yours in {image.region}: recipe {image.recipe}",
+        f"making it cost {money(cost, image.currency)} at most; keeping it costs {keeps}",
+        "next: `cloudtrain up` with `image: auto` starts from it; `cloudtrain images` lists what you have",
+    ]
+
+
 BAR = 32
 """Letters of the longest bar."""
 
@@ -157,11 +175,40 @@ def waterfall(shown: Waterfall, *, width: int | None = None) -> list[str]:
         length = max(1, min(round(stage.seconds / total * bar), bar - start))
         star = "*" if stage.stage in shown.critical else " "
         said = stage.outcome if stage.ok else f"failed  {stage.outcome}"
+        said += f"  (after {', '.join(stage.after)})" if stage.after else ""
         drawn = (" " * start + "#" * length).ljust(bar)
         rows.append(f"{star} {stage.stage:<{names}}  {drawn}  {duration(stage.seconds):>9}  {said}".rstrip())
     waited = "  (* the end waited for it)" if shown.critical else ""
     rows.append(f"  {'total':<{names}}  {' ' * bar}  {duration(shown.total_s):>9}{waited}")
     return [cut(row, width) for row in rows]
+
+
+def timings(kept: Sequence[Timing]) -> list[str]:
+    """Return the newest command's stages as a table, and a line for each earlier one."""
+    if not kept:
+        return ["nothing was timed yet"]
+    *earlier, newest = kept
+    shown = newest.waterfall
+    names = max(len(stage.stage) for stage in (*shown.stages, StageTime("stage", 0, 0, "", ok=True)))
+    waits = max(
+        len(", ".join(stage.after))
+        for stage in (*shown.stages, StageTime("", 0, 0, "", True, ("waited for",)))
+    )
+    rows = [
+        f"  {one.verb} {one.at[:16].replace('T', ' ')} UTC: {duration(one.waterfall.total_s)}"
+        for one in earlier
+    ]
+    rows += [f"{newest.verb} {newest.at[:16].replace('T', ' ')} UTC: {duration(shown.total_s)}"]
+    rows += [f"  {'stage':<{names}}  {'start':>11}  {'took':>11}  {'waited for':<{waits}}  outcome"]
+    for stage in shown.stages:
+        star = "*" if stage.stage in shown.critical else " "
+        start, took = duration(stage.start), duration(stage.seconds)
+        said = stage.outcome if stage.ok else f"failed  {stage.outcome}"
+        after = ", ".join(stage.after)
+        rows.append(
+            f"{star} {stage.stage:<{names}}  {start:>11}  {took:>11}  {after:<{waits}}  {said}".rstrip()
+        )
+    return [*rows, "(* the end waited for it)"]
 
 
 def cut(text: str, width: int | None) -> str:
@@ -210,6 +257,15 @@ def training(status: TrainingStatus) -> list[str]:
     return lines
 
 
+def price_now(record: RunRecord, machine: Machine | None) -> str:
+    """Return what an hour costs now: of a machine that is stopped, its disk."""
+    if machine is not None and machine.state == "stopped":
+        from cloudtrain.provision.plan import storage_hour
+
+        return f"{money(storage_hour(record.volume_gb), record.currency)} an hour for its disk while it is stopped"
+    return f"{money(record.price_hour, record.currency)} an hour"
+
+
 def lease(status: LeaseStatus) -> list[str]:
     """Return how long the machine may live, what it is waiting for, and the work at risk now."""
     lines = [f"away        {status.away}"] if status.away else []
@@ -243,6 +299,17 @@ def extended(done: Extended) -> list[str]:
 
 def _at(when: datetime) -> str:
     return f"{when:%Y-%m-%d %H:%M} UTC"
+
+
+def sweep(found: SweepStatus) -> list[str]:
+    """Return how a search stands: trials, the best, and a line a worker."""
+    lines = [f"trials      {found.done} of {found.trials} are done, in {found.table}"]
+    if found.best_fitness is not None:
+        lines.append(f"best        trial {found.best_trial}, fitness {found.best_fitness:.5f}")
+    for one in found.workers:
+        again = f", started again {one.restarts} times" if one.restarts else ""
+        lines.append(f"worker {one.number:<4} {one.state} on {one.device}: {one.done} trials{again}")
+    return lines
 
 
 def artifacts(found: Iterable[Artifact]) -> list[str]:

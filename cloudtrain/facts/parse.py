@@ -50,6 +50,7 @@ def parse(text: str) -> Facts:
         conda=answers["conda"] or None,
         docker=answers["docker"] or None,
         nvidia_smi_error=_smi_error(answers, devices),
+        baked=answers.get("baked") or None,
         gpus=seen,
     )
 

@@ -8,7 +8,8 @@
         host_key.json  the first-boot host key, 0600; erased when it is rotated
         known_hosts    the pinned host key
         requests/      launch requests, byte for byte, 0600
-        artifacts/     checkpoints and results, proven whole
+        timing.jsonl   how long the stages of each command took
+    artifacts/     checkpoints and results, proven whole
 
 Losing it costs convenience, never money: the cloud's tags name everything.
 """
@@ -24,8 +25,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cloudtrain.errors import RefusedError, UsageError
+from cloudtrain.events import StageTime, Waterfall
 from cloudtrain.journal.log import Journal
 from cloudtrain.models.machine import Login, SshTarget
 from cloudtrain.models.run import RunRef
@@ -65,8 +68,23 @@ class RunRecord:
     """A machine of the user's own: not the run's key opens it, but what follows here."""
     identity: str | None = None
     password: bool = False
+    bake: bool = False
+    """A run that makes an image: nothing on its machine is ever to be brought home."""
     proxy_jump: str | None = None
     proxy_command: str | None = None
+    account: str | None = None
+    """The cloud account that the run lives in; another one shows nothing of it."""
+    profile: str | None = None
+    """The profile of the credentials that it was begun with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long the stages of one command took. `at` is when it ended, in UTC."""
+
+    at: str
+    verb: str
+    waterfall: Waterfall
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +201,18 @@ class RunFolder:
         path = self.path / "config.json"
         return json.loads(path.read_text()) if path.exists() else None
 
+    def keep_timing(self, verb: str, waterfall: Waterfall) -> None:
+        """Keep how long the stages of a command took, beside those of earlier ones."""
+        row = {"at": datetime.now(UTC).isoformat(), "verb": verb, **asdict(waterfall)}
+        with (self.path / "timing.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def timings(self) -> tuple[Timing, ...]:
+        """Return the timings that were kept, oldest first; a torn line is left out."""
+        path = self.path / "timing.jsonl"
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return tuple(found for line in lines if (found := _timing(line)) is not None)
+
     def forget_keys(self) -> None:
         """Delete the private keys: of a run that has ended they open nothing any more."""
         self.key.unlink(missing_ok=True)
@@ -231,7 +261,15 @@ def runs_dir() -> Path:
 
 
 def create(
-    *, name: str, owner: str, provider: str, region: str, project: Path, run_id: str | None = None
+    *,
+    name: str,
+    owner: str,
+    provider: str,
+    region: str,
+    project: Path,
+    run_id: str | None = None,
+    account: str | None = None,
+    profile: str | None = None,
 ) -> RunFolder:
     """Make the folder of a new run with a random id, durably; `run_id` names one that exists.
 
@@ -264,6 +302,8 @@ def create(
             region=region,
             project=str(project),
             created=datetime.now(UTC).isoformat(),
+            account=account,
+            profile=profile,
         )
         write_durably(folder.path / "run.json", json.dumps(asdict(record), indent=1).encode())
     return folder
@@ -321,6 +361,20 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _timing(line: str) -> Timing | None:
+    try:
+        row: dict[str, Any] = json.loads(line)
+        stages = tuple(_stage(one) for one in row["stages"])
+        shown = Waterfall(stages, row["total_s"], tuple(row["critical"]))
+        return Timing(row["at"], row["verb"], shown)
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _stage(row: dict[str, Any]) -> StageTime:
+    return StageTime(row["stage"], row["start"], row["end"], row["outcome"], row["ok"], tuple(row["after"]))
 
 
 def _created(folder: RunFolder) -> str:

@@ -111,6 +111,16 @@ def _attempt(row: Row) -> Attempt:
     )
 
 
+def attempt_of(rows: tuple[Row, ...], machine: str) -> Attempt | None:
+    """Return the attempt that made a machine; None for one that this computer did not launch."""
+    token = next(
+        (row.get("token") for row in rows if row["event"] == "launched" and row.get("machine") == machine),
+        None,
+    )
+    made = [row for row in rows if row["event"] == "attempt" and row.get("token") == token]
+    return _attempt(made[-1]) if token and made else None
+
+
 def launched_machines(rows: tuple[Row, ...]) -> tuple[str, ...]:
     """Return the ids of all machines that the cloud ever confirmed, oldest first."""
     return tuple(str(row["machine"]) for row in rows if row["event"] == "launched")

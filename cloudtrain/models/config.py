@@ -30,11 +30,16 @@ class Instance:
     volume_gb: Annotated[int, Ge(20), Le(16384)] | None = None
     """Root volume in GB, 20 or more; default: image, environment and dataset, with room."""
     image: str = "auto"
-    """auto, ubuntu-24.04, ubuntu-22.04, dlami, or an id (ami-…)."""
+    """auto, ubuntu-24.04, ubuntu-22.04, dlami, or an id (ami-…); auto is yours from `cloudtrain bake`, else Ubuntu."""
+    dlami: bool = False
+    """Whether `image: auto` may be AWS's Deep Learning image, which brings the driver, before Ubuntu."""
     subnet: str | None = None
     """A subnet of your own instead of the default VPC's."""
     security_group: str | None = None
     """A security group of your own; then no rule is added or removed."""
+    address: Literal["auto", "public", "private"] = "auto"
+    """Where the machine is reached: auto is public where the subnet gives such an address; private goes
+    through your network or a ProxyJump of ~/.ssh/config."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,36 @@ class Environment:
     """More packages by name, as pip spells them."""
     torch: str = "auto"
     """auto fits the driver; or a version such as 2.8.0; or none for no PyTorch at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cuda:
+    """CUDA beside the driver; PyTorch brings what it needs itself."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = PYDANTIC
+
+    toolkit: Literal["12.6", "12.8", "12.9", "13.0"] | None = None
+    """A CUDA toolkit with nvcc, such as "12.8", for code that compiles its own kernels; Ubuntu only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Docker:
+    """The container of `runtime: docker`; its image brings the Python environment."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = PYDANTIC
+
+    image: str | None = None
+    """An image, pulled on the machine where it is not there."""
+    dockerfile: str | None = None
+    """A Dockerfile in the project, built on the machine, instead of `image`."""
+    python: str = "python3"
+    """The image's interpreter."""
+    shm_size: str = "auto"
+    """Shared memory for data loaders: auto is half the memory, host is `--ipc=host`; or a size such as 8g."""
+    memory: str = "auto"
+    """Memory limit: auto leaves a tenth to the machine itself; none; or a size such as 12g."""
+    mounts: tuple[str, ...] = ()
+    """More of the machine's folders, as /there:/inside or /there:/inside:ro."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +116,8 @@ class Dataset:
     """A data.yaml, a folder or an archive, relative to cloudtrain.yaml."""
     source: str | None = None
     """s3://… or https://…: the machine fetches it itself."""
+    command: str | None = None
+    """A command that fetches the data; runs on the machine, once, in the data folder."""
     sha256: str | None = None
     """The SHA-256 of what `source` answers."""
 
@@ -97,10 +134,24 @@ class Train:
     """A model's name, a .yaml, or a local file, which is sent."""
     args: dict[str, bool | int | float | str] = field(default_factory=dict[str, bool | int | float | str])
     """Arguments for the trainer, by its own names."""
+    gpus: str | None = None
+    """all, how many, or which, as [0, 1]; default: all for YOLO, for a script its own business."""
     command: str | None = None
     """The command of kind script."""
     outputs: tuple[str, ...] = ("**/*.pt", "**/*.pth", "**/*.safetensors")
     """Kind script: which files come home, as patterns in the project folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """A search for hyperparameters: yolov5's --evolve or ultralytics' tune, one process per GPU."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = PYDANTIC
+
+    trials: Annotated[int, Ge(1)] | None = None
+    """How many trials, on all devices together; default: no search, one training."""
+    workers: Annotated[int, Ge(1), Le(64)] | None = None
+    """How many at once; default: one per GPU, or one without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,14 +252,20 @@ class Config:
     """The machine to rent."""
     environment: Environment = field(default_factory=Environment)
     """The Python environment."""
+    cuda: Cuda = field(default_factory=Cuda)
+    """CUDA for code of one's own."""
     runtime: Literal["host", "docker"] = "host"
     """Train on the host itself or in a container."""
+    docker: Docker = field(default_factory=Docker)
+    """The container."""
     project: Project = field(default_factory=Project)
     """The code."""
     dataset: Dataset = field(default_factory=Dataset)
     """The data."""
     train: Train = field(default_factory=Train)
     """The training."""
+    sweep: Sweep = field(default_factory=Sweep)
+    """The search."""
     lease: Lease = field(default_factory=Lease)
     """The limits."""
     spot: Spot = field(default_factory=Spot)

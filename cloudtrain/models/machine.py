@@ -114,6 +114,8 @@ class Facts:
     conda: str | None
     docker: str | None
     nvidia_smi_error: str | None
+    baked: str | None = None
+    """The environment that the machine's image brought."""
     gpus: tuple[Gpu, ...] = ()
 
     @property

@@ -76,6 +76,8 @@ class Image:
     user: str
     root_device: str
     floor_gb: int
+    baked: bool = False
+    """Whether it is of our own making and holds the environment already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class Survey:
     ingress: str | None
     missing: tuple[str, ...] = ()
     rates: Rates = Rates()
+    inside: str | None = None
+    """The subnet, as a CIDR, where the machine will have a private address only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,8 @@ class LaunchSpec:
     subnet: str | None
     tags: dict[str, str]
     after_power_off: Literal["stop", "terminate"]
+    public_address: bool | None = None
+    """Whether it gets one; None leaves it to the subnet."""
     containers: bool = False
     """Whether containers on the machine read its metadata, which takes one more network hop."""
 

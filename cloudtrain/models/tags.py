@@ -15,6 +15,8 @@ DEADLINE = "cloudtrain-deadline"
 HOST_KEY = "cloudtrain-hostkey"
 """The public half of the machine's host key, `kind base64`: how a second laptop knows the machine."""
 
+RECIPE = "cloudtrain-recipe"
+"""On an image and its snapshots: the digest of what it was made to hold."""
 USER = "cloudtrain-user"
 """The login name of the machine's image."""
 PRICE = "cloudtrain-price"

@@ -133,6 +133,8 @@ class PushReport:
     sent_bytes: int
     seconds: float
     left_out: tuple[str, ...] = ()
+    verified: bool = False
+    """Whether every file's hash was compared; count and bytes always are."""
 
 
 @dataclass(frozen=True, slots=True)

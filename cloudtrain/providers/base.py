@@ -15,6 +15,7 @@ from typing import Protocol
 
 from cloudtrain.models.account import OfferList, OfferQuery, Policy, Probe, Quota, QuotaRequest, Sweep
 from cloudtrain.models.config import Config
+from cloudtrain.models.image import BakedImage
 from cloudtrain.models.machine import Machine, Market
 from cloudtrain.models.plan import Found, LaunchSpec, Observation, Survey
 from cloudtrain.models.run import RunRef
@@ -27,6 +28,8 @@ class Identity:
     owner: str
     region: str
     partition: str
+    account: str = ""
+    """The account's own number, kept on this computer only; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,18 @@ class Provider(Protocol):
         """Return the least rights that some verbs need; all verbs for none. Asks nobody.
 
         Raises `UsageError` for a verb that does not exist.
+        """
+        ...
+
+    def images(self, owner: str) -> tuple[BakedImage, ...]:
+        """Return the images that the owner made of machines, and snapshots left of such, newest first."""
+        ...
+
+    def create_image(self, machine_id: str, name: str, tags: dict[str, str]) -> str:
+        """Make an image of a stopped machine and return its id; of a name already taken, that one's.
+
+        It is not usable before `images` says that it is `available`. Its snapshots carry
+        the same tags.
         """
         ...
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 
 from cloudtrain.errors import RefusedError
+from cloudtrain.events import Note
 from cloudtrain.journal.folder import RunFolder, write_durably
-from cloudtrain.journal.log import open_attempt, unended_machines
+from cloudtrain.journal.log import launched_machines, open_attempt, unended_machines
 from cloudtrain.models.machine import Machine, SshTarget
 from cloudtrain.models.plan import Observation, Plan
 from cloudtrain.providers.base import Access, AccessSpec
 from cloudtrain.provision import hosts
-from cloudtrain.provision.launch import Applying, Launching, launch, resolve_open_attempt
+from cloudtrain.provision.inside import way_to
+from cloudtrain.provision.launch import Applying, Launching, confirm, launch, resolve_open_attempt
 from cloudtrain.ssh import keys
 
 RUNNING_S = 600
@@ -40,7 +42,7 @@ def apply_up(plan: Plan, applying: Applying, observed: Observation) -> Machine:
 def _change(plan: Plan, applying: Applying, observed: Observation) -> str:
     folder = applying.folder
     if plan.empty:
-        return next(m.id for m in reversed(observed.machines) if m.state in ("running", "pending"))
+        return _there_already(applying, observed)
     with folder.changing():
         since = _launched_since(applying)
         if since is not None:
@@ -64,6 +66,26 @@ def _change(plan: Plan, applying: Applying, observed: Observation) -> str:
             where = f" in {machine.zone}" if machine.zone else ""
             stage.outcome = f"{machine.id}, {machine.type} {machine.market}{where}"
         return machine.id
+
+
+def _there_already(applying: Applying, observed: Observation) -> str:
+    """Return the machine that runs, and learn from its attempt what the lost answer did not tell."""
+    folder = applying.folder
+    running = [machine.id for machine in observed.machines if machine.state in ("running", "pending")]
+    chosen, others = running[-1], running[:-1]
+    attempt = open_attempt(folder.journal.rows())
+    if attempt is not None and chosen not in launched_machines(folder.journal.rows()):
+        with folder.changing():
+            confirm(folder, attempt, chosen)
+    if others:
+        applying.timeline.reporter.emit(
+            Note(
+                f"more machines of this run are running: {', '.join(others)}",
+                level="warning",
+                hint="`cloudtrain down` ends them all",
+            )
+        )
+    return chosen
 
 
 def _take_host(plan: Plan, applying: Applying) -> str:
@@ -137,7 +159,10 @@ def ensure_user_key(folder: RunFolder) -> keys.KeyPair:
 def target_of(machine: Machine, applying: Applying) -> SshTarget:
     """Return the way to a machine, and remember it in the run folder."""
     provider, folder = applying.provider, applying.folder
+    way = way_to(machine.address) if machine.address and machine.login is None else None
     folder.update(
+        proxy_jump=way.proxy_jump if way else None,
+        proxy_command=way.proxy_command if way else None,
         machine=machine.id,
         address=machine.address,
         parked=False,

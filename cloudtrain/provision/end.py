@@ -11,6 +11,7 @@ from cloudtrain.events import Timeline
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.journal.log import (
     Row,
+    attempt_of,
     ended_at,
     launched_at,
     launched_machines,
@@ -21,7 +22,7 @@ from cloudtrain.journal.log import (
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Observation, Receipt
 from cloudtrain.providers.base import Provider
-from cloudtrain.provision.launch import resolve_open_attempt
+from cloudtrain.provision.launch import confirm, resolve_open_attempt
 from cloudtrain.provision.look import observe_settled
 from cloudtrain.provision.plan import storage_hour
 
@@ -48,6 +49,7 @@ def find_everything(
     observed = observe_settled(folder, provider)
     if open_attempt(folder.journal.rows()) is None:
         return observed
+    attempt = open_attempt(folder.journal.rows())
     known = set(launched_machines(folder.journal.rows()))
     end = clock() + look_s
     while not _unknown(observed, known):
@@ -56,6 +58,9 @@ def find_everything(
             return _with(provider.observe(folder.run()), machine)
         sleep(0.3)
         observed = provider.observe(folder.run())
+    made = [machine.id for machine in observed.machines if machine.id not in known]
+    if attempt is not None:
+        confirm(folder, attempt, made[-1])
     return observed
 
 
@@ -71,12 +76,20 @@ def terminate_all(observed: Observation, folder: RunFolder, provider: Provider, 
     if ids:
         with timeline.stage("terminate", ", ".join(ids)):
             folder.journal.append("terminate", machines=ids)
-            provider.terminate(tuple(ids), GONE_S)
+            provider.terminate(tuple(ids), GONE_S, launched=_births(observed, folder, ids))
             folder.journal.append("terminated", machines=ids)
             folder.update(machine=None, address=None)
     with timeline.stage("release", "key pair and security group"):
         folder.journal.append("release")
         provider.release_access(folder.run())
+
+
+def _births(observed: Observation, folder: RunFolder, ids: list[str]) -> dict[str, datetime]:
+    """Return when each machine was launched: a young one may be unknown to AWS for a moment."""
+    rows = folder.journal.rows()
+    told = {name: launched_at(rows, name) for name in ids}
+    seen = {machine.id: machine.launched for machine in observed.machines}
+    return {name: at for name in ids if (at := told[name] or seen.get(name))}
 
 
 def prove_nothing_left(
@@ -115,32 +128,42 @@ def receipt(folder: RunFolder, observed: Observation, now: datetime | None = Non
 
     Hours in which a machine was off count at the price of its volume: stopped by this
     computer, or by itself, as its guard tells at its next start. Until then it is an upper
-    bound: the cloud does not tell since when. Without any machine to be seen the hours are those
-    until the cloud stopped showing it.
+    bound: the cloud does not tell since when. A machine that is not to be seen any more counts
+    until the cloud stopped showing it. Each counts at the price it was launched at.
     """
     record, rows = folder.record(), folder.journal.rows()
     end = now or datetime.now(UTC)
-    hours = parked = 0.0
+    spans = _spans(rows, observed, end)
+    hours = parked = cost = 0.0
+    priced = True
+    for machine, (began, ended) in spans.items():
+        off = parked_seconds(rows, machine, ended) / 3600
+        lived = max(off, (ended - began).total_seconds() / 3600)
+        attempt = attempt_of(rows, machine)
+        price = attempt.price_hour if attempt else record.price_hour
+        volume = attempt.volume_gb if attempt else record.volume_gb
+        hours, parked = hours + lived, parked + off
+        if price is None:
+            priced = False
+        else:
+            cost += (lived - off) * price + off * storage_hour(volume)
+    known = cost if priced and (spans or record.price_hour is not None) else None
+    return Receipt(hours, known, record.currency, names(observed), parked)
+
+
+def _spans(
+    rows: tuple[Row, ...], observed: Observation, now: datetime
+) -> dict[str, tuple[datetime, datetime]]:
+    """Return when each machine of a run began and ended, by whoever knows: cloud and journal."""
+    spans: dict[str, tuple[datetime, datetime]] = {}
+    for name in launched_machines(rows):
+        began = launched_at(rows, name)
+        if began is not None:
+            spans[name] = (began, ended_at(rows, name) or now)
     for machine in observed.machines:
-        hours += max(0.0, (end - machine.launched).total_seconds() / 3600)
-        parked += parked_seconds(rows, machine.id, end) / 3600
-    if not observed.machines:
-        hours = _journaled_hours(rows, end)
-    cost = None
-    if record.price_hour is not None:
-        storage = storage_hour(record.volume_gb)
-        cost = (hours - parked) * record.price_hour + parked * storage
-    return Receipt(hours, cost, record.currency, names(observed), parked)
-
-
-def _journaled_hours(rows: tuple[Row, ...], end: datetime) -> float:
-    """Return the hours between each launch and its confirmed end, for machines long forgotten."""
-    hours = 0.0
-    for machine in launched_machines(rows):
-        began = launched_at(rows, machine)
-        ended = ended_at(rows, machine) or end
-        hours += (ended - began).total_seconds() / 3600 if began else 0.0
-    return hours
+        began, ended = spans.get(machine.id, (machine.launched, now))
+        spans[machine.id] = (min(began, machine.launched), ended)
+    return spans
 
 
 def _unknown(observed: Observation, known: set[str]) -> bool:

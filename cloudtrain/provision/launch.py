@@ -16,7 +16,7 @@ from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import LaunchSpec, Offer, Plan, Survey
 from cloudtrain.models.tags import DEADLINE, HOST_KEY, PRICE, USER, price_tag
 from cloudtrain.providers.base import Access, Provider
-from cloudtrain.provision.plan import hourly, lease_hours, rank, rescue_hours
+from cloudtrain.provision.plan import affordable, hourly, lease_hours, rank, rescue_hours
 from cloudtrain.provision.userdata import user_data
 from cloudtrain.ssh import keys
 
@@ -71,7 +71,7 @@ def launch(launching: Launching) -> Machine:
     `QuotaError` naming all of them, and whatever else a launch raises at once.
     """
     refusals: list[Refusal] = []
-    for offer in rank(launching.applying.survey.offers):
+    for offer in rank(affordable(launching.applying.config, launching.applying.survey.offers)):
         for zone in _zones(launching.applying, offer):
             try:
                 machine = _attempt(launching, offer, zone)
@@ -152,9 +152,15 @@ def _ask(folder: RunFolder, provider: Provider, spec: LaunchSpec | None, attempt
     except CloudError as error:
         folder.journal.append("refused", token=attempt.token, code=error.code, reason=error.message)
         raise
-    folder.journal.append("launched", token=attempt.token, machine=machine.id)
+    confirm(folder, attempt, machine.id)
+    return machine
+
+
+def confirm(folder: RunFolder, attempt: Attempt, machine_id: str) -> None:
+    """Remember which machine an attempt made, and what its user data and tags say of price and lease."""
+    folder.journal.append("launched", token=attempt.token, machine=machine_id)
     folder.update(
-        machine=machine.id,
+        machine=machine_id,
         address=None,
         parked=False,
         price_hour=attempt.price_hour,
@@ -162,7 +168,6 @@ def _ask(folder: RunFolder, provider: Provider, spec: LaunchSpec | None, attempt
         volume_gb=attempt.volume_gb,
         deadline=attempt.deadline,
     )
-    return machine
 
 
 def _spec(launching: Launching, offer: Offer, zone: str | None, deadline: datetime) -> LaunchSpec:
@@ -192,5 +197,6 @@ def _spec(launching: Launching, offer: Offer, zone: str | None, deadline: dateti
             USER: launching.applying.provider.ssh_user or plan.image.user,
             PRICE: price_tag(price, offer.currency, plan.volume_gb),
         },
+        public_address={"auto": None, "public": True, "private": False}[config.instance.address],
         after_power_off="terminate" if config.lease.after_training == "terminate" else "stop",
     )

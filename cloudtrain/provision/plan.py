@@ -36,6 +36,8 @@ class Wanted:
     observed: Observation
     dataset_bytes: int
     now: datetime
+    reached: str = ""
+    """How the machine will be reached, where that is not at a public address."""
 
 
 def plan_up(wanted: Wanted) -> Plan:
@@ -47,8 +49,10 @@ def plan_up(wanted: Wanted) -> Plan:
     config, survey = wanted.config, wanted.survey
     if config.provider == hosts.OWN:
         return hosts.plan_host(config, survey, wanted.observed)
-    volume = volume_gb(config, survey.image.floor_gb, wanted.dataset_bytes)
-    ranked = rank(survey.offers)
+    inside = ENVIRONMENT_GB[config.environment.manager] if survey.image.baked else 0
+    volume = volume_gb(config, survey.image.floor_gb - inside, wanted.dataset_bytes)
+    volume = max(volume, survey.image.floor_gb)
+    ranked = rank(affordable(config, survey.offers))
     offer = ranked[0] if ranked else None
     price = hourly(offer.price_hour if offer else None, volume)
     hours = lease_hours(config, price)
@@ -63,9 +67,16 @@ def plan_up(wanted: Wanted) -> Plan:
         rescue_hours=rescue_hours(config, price),
         lease_cost=_dearest(config, ranked, volume),
         deadline=wanted.now + timedelta(hours=hours),
-        notes=_notes(config, survey, price),
+        notes=(*_notes(config, survey, price), *((wanted.reached,) if wanted.reached else ())),
         alternatives=ranked[1:],
     )
+
+
+def affordable(config: Config, offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
+    """Leave out offers without a price where `lease.cost` must be kept, unless none has one."""
+    if config.lease.cost is None:
+        return offers
+    return tuple(offer for offer in offers if offer.price_hour is not None) or offers
 
 
 def rank(offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
@@ -180,6 +191,12 @@ def _actions(wanted: Wanted, offer: Offer | None, volume: int) -> tuple[Action, 
 
 def _notes(config: Config, survey: Survey, price: float | None) -> tuple[str, ...]:
     notes = [f"not known: {item}" for item in survey.missing]
+    kept = affordable(config, survey.offers)
+    notes += [
+        f"{offer.type} ({offer.market}) is left out: without its price `lease.cost` cannot be kept"
+        for offer in survey.offers
+        if offer not in kept
+    ]
     if config.lease.cost is not None and price is None:
         notes.append("`lease.cost` cannot be kept without a price; `lease.hours` is")
     return tuple(notes)

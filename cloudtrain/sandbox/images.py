@@ -79,3 +79,16 @@ def write_moto_images(path: Path) -> None:
         for image in IMAGES
     ]
     path.write_text(json.dumps(rows))
+
+
+def parents_of(image: Path) -> tuple[str, ...]:
+    """Return the images that one builds on, the nearest first."""
+    try:
+        return tuple(json.loads((image / "image.json").read_text())["parents"])
+    except OSError:
+        return ()
+
+
+def parents_of_any(folder: Path) -> set[str]:
+    """Return every image that another builds on."""
+    return {name for path in folder.glob("*/image.json") for name in parents_of(path.parent)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from cloudtrain.sandbox.metadata import Instance, Tokens
@@ -43,6 +44,13 @@ class Machine(Protocol):
 
     def console(self) -> str:
         """Return what it wrote to its console so far."""
+        ...
+
+    def keep(self, folder: Path, *, reboot: bool) -> None:
+        """Copy its disk to `folder/upper`, where it has one; `reboot` shuts it down meanwhile.
+
+        Raises `OSError`.
+        """
         ...
 
     def push_key(self, user: str, public: str, *, for_s: float) -> None:

@@ -22,6 +22,7 @@ from cloudtrain import __version__
 from cloudtrain.errors import CloudtrainError
 from cloudtrain.sandbox import kinds, prices, regions, services
 from cloudtrain.sandbox.account import Account
+from cloudtrain.sandbox.baked import Baked
 from cloudtrain.sandbox.connect import Connect
 from cloudtrain.sandbox.ec2 import Ec2
 from cloudtrain.sandbox.emulator import Emulator
@@ -66,11 +67,13 @@ def serve(state: State, ready_fd: int | None) -> int:
         kind.reap()
         _tell(ready_fd, {"error": f"the sandbox's machines cannot be made: {error}"})
         return 2
-    server, layer = _server(state, kind, machines, emulator, fleet)
+    made = Baked(emulator, fleet, state.images)
+    server, layer = _server(state, kind, machines, emulator, fleet, made)
     threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True, name="http").start()
     _tell(ready_fd, {"ready": True})
     _watch(state, fleet, layer, ended, Delays.of(os.environ).idle)
     server.shutdown()
+    made.save()
     fleet.close()
     kind.reap()
     state.clear()
@@ -89,7 +92,7 @@ def reap(state: State) -> int:
 
 
 def _server(
-    state: State, kind: Kind, machines: str, emulator: Emulator, fleet: Fleet
+    state: State, kind: Kind, machines: str, emulator: Emulator, fleet: Fleet, made: Baked
 ) -> tuple[BaseWSGIServer, Layer]:
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -117,6 +120,7 @@ def _server(
         **Quotas(account).behaviours(),
         **Connect(fleet, Delays.of(os.environ)).behaviours(),
         **regions.behaviours(),
+        **made.behaviours(),
     }
     faults = Faults(state.root / "faults.json")
     layer = Layer(guard, behaviours, emulator.forward, _logs(state), first=[faults, regions.closed])

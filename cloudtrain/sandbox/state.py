@@ -11,6 +11,7 @@ calls.jsonl     every call that was admitted: service, call, region, HTTP status
 faults.json     the faults that are armed (faults.py)
 home/           what machines see as /home: one folder a machine, .cache, .bin
 machines/       one folder a machine: sshd's files and log
+images/         one folder for each image that was made of a machine
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ class State:
     def machines(self) -> Path:
         """One folder a machine, which it cannot write."""
         return self.root / "machines"
+
+    @property
+    def images(self) -> Path:
+        """One folder for each image that was made of a machine; they outlive the server."""
+        return self.root / "images"
 
     @property
     def calls(self) -> Path:

@@ -31,7 +31,7 @@ class Channel:
     def __init__(self, raw: paramiko.Channel) -> None:
         self._raw = raw
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Send all of `data` to the command's input. Raises `ConnectError` when it is gone."""
         view = memoryview(data)
         try:

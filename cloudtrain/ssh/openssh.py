@@ -42,8 +42,8 @@ def options(target: SshTarget) -> tuple[str, ...]:
     for setting in settings:
         args += ["-o", setting]
     through = hop(target)
-    if through is not None:
-        args += ["-o", f"ProxyCommand=exec {shlex.join(through).replace('%', '%%')}"]
+    if through is not None:  # OpenSSH puts an `exec` before it
+        args += ["-o", f"ProxyCommand={shlex.join(through).replace('%', '%%')}"]
     return tuple(args)
 
 

@@ -126,7 +126,10 @@ class Remote:
                 raise ConnectError(f"cannot open a channel to {self.target.address}: {error}") from error
             try:
                 raw.settimeout(timeout)
-                raw.exec_command(_encoded(command))
+                try:
+                    raw.exec_command(_encoded(command))
+                except OSError as error:  # of the line, unlike those of what is done with the channel
+                    raise ConnectError(f"the connection to {self.target.address} broke: {error}") from error
                 yield Channel(raw)
             except (paramiko.SSHException, EOFError) as error:
                 raise ConnectError(f"the connection to {self.target.address} broke: {error}") from error

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from cloudtrain.errors import UsageError
 from cloudtrain.models.config import Config
 from cloudtrain.models.run import Layout
+from cloudtrain.training.devices import TORCHRUN, chosen, device_word, launched
 
 Args = dict[str, bool | int | float | str]
 
@@ -57,13 +58,17 @@ def build_command(
         env["CLOUDTRAIN_DATA_YAML"] = dataset_yaml
     if model.startswith("/"):
         env["CLOUDTRAIN_WEIGHTS"] = model
+    used = chosen(train.gpus, gpus)
     if train.kind == "script":
-        return ["bash", "-c", train.command or ""], env
+        if train.gpus is None:
+            return ["bash", "-c", train.command or ""], env
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(str(number) for number in used)
+        return ["bash", "-c", launched(train.command or "", used)], env
     if train.kind == "yolov5":
         env["YOLOv5_AUTOINSTALL"] = "false"
         env["YOLOV5_CONFIG_DIR"] = f"{config_dir(layout)}/Ultralytics"
-        return _yolov5(train.args, python, run_dir, dataset_yaml, model, gpus), env
-    return _yolo(train.args, python, run_dir, dataset_yaml, model, gpus), env
+        return _yolov5(train.args, python, run_dir, dataset_yaml, model, used), env
+    return _yolo(train.args, python, run_dir, dataset_yaml, model, used), env
 
 
 def task_of(model: str, args: Args) -> str | None:
@@ -111,14 +116,15 @@ def _check(config: Config, dataset_yaml: str | None) -> None:
 
 
 def _yolo(
-    args: Args, python: str, run_dir: str, dataset_yaml: str | None, model: str, gpus: int
+    args: Args, python: str, run_dir: str, dataset_yaml: str | None, model: str, gpus: tuple[int, ...]
 ) -> list[str]:
     run = PurePosixPath(run_dir)
     words: dict[str, object] = {"model": model}
     if dataset_yaml is not None:
         words["data"] = dataset_yaml
-    words["device"] = _devices(gpus)
+    words["device"] = device_word(gpus)
     words |= args
+    _check_batch(words, "yolo")
     words |= {"project": run.parent, "name": run.name, "exist_ok": True}
     task = task_of(model, args)
     words.pop("task", None)
@@ -128,21 +134,40 @@ def _yolo(
 
 
 def _yolov5(
-    args: Args, python: str, run_dir: str, dataset_yaml: str | None, model: str, gpus: int
+    args: Args, python: str, run_dir: str, dataset_yaml: str | None, model: str, gpus: tuple[int, ...]
 ) -> list[str]:
     run = PurePosixPath(run_dir)
     words: dict[str, object] = {}
     if dataset_yaml is not None:
         words["data"] = dataset_yaml
     words |= {"weights": "", "cfg": model} if model.endswith((".yaml", ".yml")) else {"weights": model}
-    words["device"] = _devices(gpus)
+    words["device"] = device_word(gpus)
     words |= args
+    _check_batch(words, "yolov5")
     words |= {"project": run.parent, "name": run.name, "exist-ok": True}
     launch = [python]
     devices = str(words["device"]).split(",")
     if len(devices) > 1:
-        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(len(devices))]
+        launch += [*TORCHRUN, str(len(devices))]
     return [*launch, "train.py", *_flags(words)]
+
+
+def _check_batch(words: dict[str, object], kind: str) -> None:
+    """Raise `UsageError` for a batch that the trainer would refuse on the machine."""
+    count = len(str(words["device"]).split(","))
+    batch = words.get("batch", words.get("batch-size", 16))
+    if count < 2 or not isinstance(batch, (int, float)):
+        return
+    if batch < 1:
+        raise UsageError(
+            f"`batch: {batch}` is found out on one GPU only, and {count} train",
+            hint="set `train.args.batch` to a number, for all of them together, or `train.gpus` to 1",
+        )
+    if kind == "yolov5" and batch % count:
+        raise UsageError(
+            f"a batch of {batch} cannot be divided among {count} GPUs",
+            hint=f"set `train.args.batch` to a multiple of {count}",
+        )
 
 
 def _flags(words: dict[str, object]) -> list[str]:
@@ -153,7 +178,3 @@ def _flags(words: dict[str, object]) -> list[str]:
         elif value is not False:
             flags += [f"--{key}", str(value)]
     return flags
-
-
-def _devices(gpus: int) -> str:
-    return ",".join(str(index) for index in range(gpus)) or "cpu"

@@ -8,12 +8,14 @@ it ignores the hang-up, so it outlives screen itself; Ctrl-C in the window reach
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import cast
 
 from cloudtrain.errors import RefusedError, StepError
 from cloudtrain.guard import program
+from cloudtrain.models import container as models_container
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
@@ -22,6 +24,7 @@ from cloudtrain.paths import shipped
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.training.command import build_command, settings
 from cloudtrain.training.scripts import script
+from cloudtrain.training.sweeping import search
 
 EXISTS = 17
 """Exit code of session-start.sh.j2 when the session's folder is there already."""
@@ -54,8 +57,22 @@ def start(
     """
     run_dir = layout.run_dir(number)
     gpus = sum(1 for gpu in facts.gpus if gpu.driver is not None)
+    one = config
+    if config.sweep.trials:  # each trial is a training on one device
+        one = replace(config, train=replace(config.train, gpus=None))
     argv, env = build_command(
-        config, layout, python=python, run_dir=run_dir, dataset_yaml=dataset_yaml, model=model, gpus=gpus
+        one,
+        layout,
+        python=python,
+        run_dir=run_dir,
+        dataset_yaml=dataset_yaml,
+        model=model,
+        gpus=min(gpus, 1) if config.sweep.trials else gpus,
+    )
+    searched = (
+        search(config, layout, argv=argv, number=number, model=model, gpus=gpus)
+        if config.sweep.trials
+        else None
     )
     _, text = starting(
         layout,
@@ -68,6 +85,8 @@ def start(
         outputs=config.train.outputs if config.train.kind == "script" else (),
         resume_from=resume_from,
         guard=guard,
+        container=_container(config, facts, layout, argv, env, number),
+        sweep=searched,
     )
     result = remote.script(text, timeout=90, check=False)
     if result.code == EXISTS:
@@ -142,6 +161,8 @@ def starting(
     outputs: tuple[str, ...] = (),
     resume_from: str | None = None,
     guard: dict[str, object] | None = None,
+    container: Container | None = None,
+    sweep: dict[str, object] | None = None,
 ) -> tuple[str, str]:
     """Return the supervisor's script, and the one that writes it down and starts it."""
     from cloudtrain.render import render  # the template engine costs 0.1 s, and only a start needs it
@@ -159,6 +180,7 @@ def starting(
         argv=argv,
         env=env,
         python=python,
+        container=container,
         secured=layout.secured(number),
         bin=bin_dir,
         prefix=str(PurePosixPath(bin_dir).parent),
@@ -175,6 +197,7 @@ def starting(
         "project": layout.project,
         "outputs": list(outputs),
         "resume_from": resume_from,
+        "sweep": sweep,
     }
     start = render(
         "session-start.sh.j2",
@@ -190,6 +213,54 @@ def starting(
         guard_program=program() if guard else "",
     )
     return supervisor, start
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What the supervisor starts instead of the trainer: `docker run` with `words`, then `command`.
+
+    `variables` are names whose values it takes from the supervisor, so that none is in an argument
+    list; `home` is HOME inside.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    variables: tuple[str, ...]
+    command: tuple[str, ...]
+    home: str
+
+
+_PASSED_ON = (
+    "CLOUDTRAIN_SECURED", "CLOUDTRAIN_NOTICE", "PYTHONPATH", "YOLO_OFFLINE",
+    "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+)  # fmt: skip
+_INSIDE = """\
+import os, sys
+log = os.open(sys.argv[1] + "/train.log", os.O_WRONLY | os.O_APPEND)
+os.dup2(log, 1), os.dup2(log, 2)
+sys.path[0] = sys.argv[1] + "/lib"
+from cloudtrain_training.begin import main
+main(sys.argv[1] + "/plan.json")
+"""
+"""Runs in the container before the trainer: our `begin`, its output going where a session's goes."""
+
+
+def _container(
+    config: Config, facts: Facts, layout: Layout, argv: list[str], env: dict[str, str], number: int
+) -> Container | None:
+    if config.runtime != "docker":
+        return None
+    session = layout.session(number)
+    words = models_container.options(config, facts, layout)
+    if argv[0] == "bash":  # a script's shell hands no signal on to what it runs; init then does
+        words += ["--env", "TINI_KILL_PROCESS_GROUP=1"]
+    return Container(
+        name=f"ct-{PurePosixPath(layout.root).name}-{number:03d}",
+        words=(*words, models_container.image_of(config, layout)),
+        variables=(*env, *_PASSED_ON),
+        command=(config.docker.python, "-c", _INSIDE, session),
+        home=f"{layout.root}/home",
+    )
 
 
 def modules() -> dict[str, str]:

@@ -1,10 +1,7 @@
-"""The moving itself: a tar stream over the control connection, or rsync over OpenSSH.
+"""rsync over OpenSSH, for big files that changed: it sends what differs in them, and no more.
 
-A tar stream needs nothing but tar there and no second handshake, so it takes what
-is small, and everything where one end has no rsync. rsync takes the rest: it
-moves more than twice as much a second as a stream through paramiko, and goes on
-where a broken push stopped. (Several channels of one OpenSSH connection would beat
-both on a long fat line; `choose` is where that would be decided.)
+It must be on both ends. Everything else goes by lanes (lanes.py), which are faster for
+what the machine has not got: rsync is one stream, and a stream stops at 2 MiB a round trip.
 """
 
 from __future__ import annotations
@@ -14,29 +11,19 @@ import os
 import re
 import shutil
 import subprocess
-import tarfile
 import threading
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import IO, Literal, cast
+from collections.abc import Callable
+from typing import IO, cast
 
-from cloudtrain.errors import ConnectError, TransferError
+from cloudtrain.errors import ConnectError
 from cloudtrain.ssh import openssh
-from cloudtrain.ssh.remote import CHUNK, Remote
+from cloudtrain.ssh.remote import Remote
 from cloudtrain.transfer.tree import Entry
-from cloudtrain.transfer.wire import Meter, Sink, failure
+from cloudtrain.transfer.wire import Meter, failure
 
-SMALL_FILES = 64
-SMALL_BYTES = 4_000_000
 LOST = (10, 12, 30, 35, 255)
 """rsync's exit codes for a line that broke: socket, protocol stream, timeouts, and ssh's own."""
 PART = ".cloudtrain-part"
-
-
-def choose(entries: list[Entry], *, rsync_there: bool) -> Literal["tar", "rsync"]:
-    """Say how to move these files."""
-    small = len(entries) < SMALL_FILES and sum(entry.size for entry in entries) < SMALL_BYTES
-    return "rsync" if not small and rsync_there and rsync_here() else "tar"
 
 
 @functools.cache
@@ -47,25 +34,6 @@ def rsync_here() -> bool:
     said = subprocess.run(["rsync", "--version"], capture_output=True, text=True, check=False).stdout
     found = re.match(r"rsync\s+version (\d+)\.(\d+)", said)
     return found is not None and (int(found[1]), int(found[2])) >= (3, 1)
-
-
-def write_tar(sink: Sink, entries: Iterable[Entry], meter: Meter) -> None:
-    """Write entries as a GNU tar stream, folders implied.
-
-    A file that shrank or vanished meanwhile is padded or passed over: the caller
-    compares afterwards and sends it again. Raises `TransferError` for one that
-    cannot be read.
-    """
-    with tarfile.open(
-        fileobj=cast("IO[bytes]", _Counted(sink, meter)),
-        mode="w|",
-        bufsize=CHUNK,
-        format=tarfile.GNU_FORMAT,
-        encoding="utf-8",
-        errors="surrogateescape",
-    ) as archive:
-        for entry in entries:
-            _add(archive, entry)
 
 
 Groups = dict[tuple[str, str], list[bytes]]
@@ -86,22 +54,20 @@ def group(entries: list[Entry]) -> Groups:
     return groups
 
 
-def rsync(remote: Remote, groups: Groups, folder: str, meter: Meter, *, follow: bool) -> None:
+def rsync(remote: Remote, groups: Groups, folder: str, meter: Meter) -> None:
     """Send files by rsync into `folder`, where the folders of the groups must be.
 
     Raises `ConnectError` when the line broke, `TransferError` for anything else but
     files that vanished meanwhile, which the caller finds by comparing.
     """
     for (here, there), names in groups.items():
-        _rsync_group(remote, here, names, f"{folder}/{there}", meter, follow=follow)
+        _rsync_group(remote, here, names, f"{folder}/{there}", meter)
 
 
-def _rsync_group(
-    remote: Remote, base: str, names: list[bytes], destination: str, meter: Meter, *, follow: bool
-) -> None:
+def _rsync_group(remote: Remote, base: str, names: list[bytes], destination: str, meter: Meter) -> None:
     address = f"[{remote.target.address}]" if ":" in remote.target.address else remote.target.address
     args = [
-        "rsync", "-tp", "-L" if follow else "-l", "--files-from=-", "--from0", "--protect-args",
+        "rsync", "-tpL", "--files-from=-", "--from0", "--protect-args",
         f"--partial-dir={PART}", "--info=progress2", "--no-inc-recursive", "--outbuf=L",
         "-e", openssh.rsync_shell(remote.target), "--", base, f"{address}:{destination}",
     ]  # fmt: skip
@@ -162,64 +128,3 @@ def _watch(stdout: IO[bytes], on_bytes: Callable[[int], None]) -> None:
         totals = re.findall(rb"(?:^|[\r\n])\s*([\d,]+)\s+\d+%", chunk)
         if totals:
             on_bytes(int(totals[-1].replace(b",", b"")))
-
-
-class _Counted:
-    """A sink that counts what passes."""
-
-    def __init__(self, sink: Sink, meter: Meter) -> None:
-        self._sink = sink
-        self._meter = meter
-
-    def write(self, data: bytes) -> int:
-        self._sink.write(data)
-        self._meter.add(len(data))
-        return len(data)
-
-
-def _add(archive: tarfile.TarFile, entry: Entry) -> None:
-    info = tarfile.TarInfo(entry.path)
-    info.mtime = entry.mtime
-    info.mode = entry.mode & 0o777
-    if entry.kind == "link":
-        info.type, info.linkname = tarfile.SYMTYPE, entry.link
-    elif entry.kind == "dir":
-        info.type, info.mode = tarfile.DIRTYPE, 0o755
-    if entry.kind != "file":
-        archive.addfile(info)
-        return
-    info.size = entry.size
-    if entry.source is None:
-        archive.addfile(info, _Padded(None, entry.content))
-        return
-    file = _open(entry.source)
-    if file is not None:
-        with file:
-            archive.addfile(info, _Padded(file))
-
-
-def _open(source: Path) -> IO[bytes] | None:
-    try:
-        return source.open("rb")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise TransferError(
-            f"cannot read `{source}`: {error.strerror}",
-            hint="change its permissions, or leave it out with `project.exclude`",
-        ) from error
-
-
-class _Padded(IO[bytes]):
-    """A file that never ends early: a tar header cannot be taken back."""
-
-    def __init__(self, file: IO[bytes] | None, content: bytes = b"") -> None:
-        self._file = file
-        self._content = content
-
-    def read(self, size: int = -1, /) -> bytes:
-        if self._file is None:
-            data, self._content = self._content[:size], self._content[size:]
-        else:
-            data = self._file.read(size)
-        return data.ljust(size, b"\0") if size > 0 else data

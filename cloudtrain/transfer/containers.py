@@ -3,19 +3,21 @@
 A pickle runs code when it is loaded, and a machine that trained other people's
 code must not run any here. PyTorch writes zip archives: the directory is at the
 very end, and every member has a CRC-32, so reading all of it proves every byte
-that a loader would read. safetensors says in its header how long the file must
+that a loader would read; the directory is compared with what it lists. safetensors says in its header how long the file must
 be. For anything else only its hash, and its standing still, can speak.
 """
 
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from cloudtrain.errors import TornCheckpoint
+from cloudtrain.transfer.zipdirectory import disagreement
 
 Proof = Literal["zip", "safetensors", "still"]
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors", ".onnx", ".bin", ".h5", ".keras", ".npz")
@@ -56,6 +58,8 @@ def _prove_zip(path: Path) -> None:
             members = archive.infolist()
             if not members:
                 raise TornCheckpoint(f"`{path.name}` is an empty archive")
+            if wrong := disagreement(path, archive):
+                raise TornCheckpoint(f"`{path.name}` is not a whole archive: {wrong}")
             for member in members:
                 with archive.open(member) as file:
                     while file.read(1 << 20):  # the CRC is compared when the end is read
@@ -69,6 +73,7 @@ def _prove_zip(path: Path) -> None:
         NotImplementedError,
         RuntimeError,
         IndexError,
+        struct.error,
     ) as error:
         raise TornCheckpoint(f"`{path.name}` is not a whole archive: {error}") from error
 

@@ -20,8 +20,10 @@ from cloudtrain.transfer.datayaml import DataYaml, key_lines, read_data_yaml
 from cloudtrain.transfer.scan import file_entry, scan_data
 from cloudtrain.transfer.tree import Entry, Tree, made, tree_of
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-"""What can be unpacked with what every Linux machine has."""
+COMMON = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+"""What can be looked into here, and unpacked with what every Linux machine has."""
+ARCHIVES = (*COMMON, ".tar.zst", ".tzst", ".7z", ".rar")
+"""What can be unpacked: the others by libarchive's bsdtar on the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class DatasetSource:
     are what moves. `where` is the file, the folder or the address.
     """
 
-    kind: Literal["yaml", "folder", "archive", "remote"]
+    kind: Literal["yaml", "folder", "archive", "remote", "objects", "command"]
     where: str
     files: int
     bytes: int
@@ -49,7 +51,7 @@ def inspect_dataset(config: Config, base: Path) -> DatasetSource | None:
     `base` is the folder of cloudtrain.yaml. Raises `ConfigError` with file, line and
     next step when something is missing or broken.
     """
-    if config.dataset.source is not None:
+    if config.dataset.source is not None or config.dataset.command is not None:
         return _remote(config, base)
     path = _locate(config, base)
     if path is None:
@@ -85,7 +87,7 @@ def dataset_places(config: Config, base: Path) -> dict[str, str]:
 
     Places are relative to the remote dataset. Counts no files. Raises `ConfigError`.
     """
-    path = None if config.dataset.source is not None else _locate(config, base)
+    path = _locate(config, base)
     if path is None:
         return {}
     if path.is_dir() or _is_archive(path):
@@ -155,6 +157,8 @@ def _archive(path: Path, base: Path) -> DatasetSource:
 def _unpacked_size(path: Path) -> int:
     """Bytes after unpacking: read from a zip's directory or a plain tar's headers, else guessed."""
     name = path.name.lower()
+    if not name.endswith(COMMON):
+        return 3 * path.stat().st_size
     if name.endswith(".zip"):
         with zipfile.ZipFile(path) as archive:
             return sum(member.file_size for member in archive.infolist())
@@ -167,17 +171,29 @@ def _unpacked_size(path: Path) -> int:
 
 
 def _remote(config: Config, base: Path) -> DatasetSource:
-    source = config.dataset.source or ""
-    if config.dataset.path is not None:
-        raise _problem(base, "path", "give either `dataset.path` or `dataset.source`, not both")
-    if not source.startswith("https://"):
+    given = {key: getattr(config.dataset, key) for key in ("path", "source", "command")}
+    named = [f"`dataset.{key}`" for key, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise _problem(base, "path", f"give one of {' and '.join(named)}, not both")
+    source, command = config.dataset.source or "", config.dataset.command
+    if command is not None:
+        return DatasetSource("command", command, 0, 0, 0, _described(f"command\n{command}"))
+    if not source.startswith(("https://", "s3://")):
         raise _problem(
-            base, "source", f"`{source}` cannot be fetched by the machine: give an https:// address"
+            base, "source", f"`{source}` cannot be fetched by the machine: give an https:// or s3:// address"
         )
+    if source.startswith("s3://") and (source.endswith("/") or source.count("/") == 2):
+        return DatasetSource("objects", source, 0, 0, 0, _described(source))
     if not source.split("?", 1)[0].lower().endswith(ARCHIVES):
-        raise _problem(base, "source", f"`{source}` must name an archive: {', '.join(ARCHIVES)}")
-    tree = tree_of([made("source", f"{source}\n{config.dataset.sha256 or ''}".encode())], [])
+        more = ", or for s3:// a folder, ending in /"
+        raise _problem(base, "source", f"`{source}` must name an archive: {', '.join(ARCHIVES)}{more}")
+    tree = _described(f"{source}\n{config.dataset.sha256 or ''}")
     return DatasetSource("remote", source, 0, 0, 0, tree, sha256=config.dataset.sha256)
+
+
+def _described(text: str) -> Tree:
+    """A tree that changes when what was asked for does."""
+    return tree_of([made("source", text.encode())], [])
 
 
 def _problem(base: Path, key: str, message: str) -> ConfigError:

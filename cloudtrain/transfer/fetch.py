@@ -1,112 +1,171 @@
-"""One handful of files from the machine, into place only when proven.
+"""Some files from the machine, into place only when proven.
 
-Each goes to a part file, hashed while it is written; then the machine hashes the
-same bytes and says what the file is now; a checkpoint is read as the container
-it is; then fsync and rename. So a file at home is always one that once was whole
-on the machine, and a worse one never replaces it.
+Pieces of all of them come over a few lanes at once, each to its place in a part file,
+where they stay when the line breaks; then the machine hashes the same bytes and says
+what the file is now; a checkpoint is read as the container it is; then fsync and rename.
+So a file at home is always one that once was whole on the machine, and a worse one
+never replaces it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tarfile
-from dataclasses import dataclass
+import shlex
+import threading
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
 
-from cloudtrain.errors import TornCheckpoint, TransferError
-from cloudtrain.ssh.remote import CHUNK, Channel, Remote
+from cloudtrain.errors import CloudtrainError, ConnectError, TornCheckpoint, TransferError
+from cloudtrain.ssh.remote import Remote
+from cloudtrain.ssh.shared import SharedLine, available
 from cloudtrain.transfer.containers import prove
 from cloudtrain.transfer.index import Index, Record, stamp
+from cloudtrain.transfer.lane import Command
 from cloudtrain.transfer.listing import Found
+from cloudtrain.transfer.parts import Part, Span, forget_others, part_of
 from cloudtrain.transfer.scripts import script
-from cloudtrain.transfer.wire import Meter, Sink, exchange
+from cloudtrain.transfer.wire import SILENCE_S, Meter, Sink, exchange
 
-STREAM = "tar -P --null --no-recursion --hard-dereference --format=gnu -cf - -T - || [ $? -le 2 ]"
-"""Files that vanish or change give codes 1 and 2; what arrived is judged by its hash."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part file: what was received of a file."""
-
-    found: Found
-    path: Path
-    size: int
-    sha256: str
+LANES = 4
+AHEAD = 2
+"""Pieces that a lane has asked for and not got: so that it never waits for a round trip."""
+BIG = 1_000_000
+"""Bytes from which a file is proven by itself, as soon as it is here."""
+OWN_LINE = 48 << 20
+"""Bytes that are worth a handshake of OpenSSH, which carries several times what the control line does."""
 
 
-def fetch_lot(
-    remote: Remote, lot: tuple[Found, ...], destination: Path, index: Index, meter: Meter
-) -> set[str]:
-    """Fetch some files over one channel; return the names of those that were accepted.
+@dataclass
+class Fetch:
+    """Some files on their way here, together."""
 
-    Raises `ConnectError` when the line breaks: what came before in this lot is
-    dropped, what was accepted before stays. `TransferError` when there is no room here.
-    """
-    parts: list[Part] = []
-    try:
+    remote: Remote
+    destination: Path
+    index: Index
+    meter: Meter
+    accepted: set[str] = field(default_factory=set[str])
+
+    def __post_init__(self) -> None:
+        self._spans: deque[Span] = deque()
+        self._lots: list[list[Part]] = []
+        self._lock = threading.Lock()
+        self._error: CloudtrainError | None = None
+
+    def run(self, files: tuple[Found, ...]) -> set[str]:
+        """Fetch; return the names of those that were accepted.
+
+        Raises `ConnectError` when the line breaks and `TransferError` when there is no room
+        here: what was accepted stays, and what came of the others is there for the next time.
+        """
         try:
-            _receive(remote, lot, destination, parts, meter)
+            parts = [part_of(found, self.destination, self.index) for found in files]
+            forget_others(self.destination, parts)
         except OSError as error:
-            raise TransferError(
-                f"cannot write below `{destination}`: {error.strerror}", hint="make room there"
-            ) from error
-        return _accept_all(remote, parts, destination, index)
-    finally:
-        for found in lot:
-            _part(destination, found).unlink(missing_ok=True)
+            raise self.no_room(error) from error
+        small = [part for part in parts if part.size < BIG]
+        self._lots = [[part] for part in parts if part.size >= BIG] + ([small] if small else [])
+        spans = [span for lot in self._lots for part in lot for span in part.missing()]
+        self.meter.skip(sum(part.size for part in parts) - sum(span.size for span in spans))
+        self._spans.extend(spans)
+        for lot in list(self._lots):
+            self.settle(lot)  # those that had come whole, and were not proven yet
+        self.carry(sum(span.size for span in spans))
+        if self._error is not None:
+            raise self._error
+        return self.accepted
 
+    def carry(self, size: int) -> None:
+        """Fetch all pieces, over the line that carries so much best."""
+        with ExitStack() as stack:
+            over: Remote | SharedLine = self.remote
+            if size > OWN_LINE and available():
+                line = stack.enter_context(SharedLine(self.remote.target))
+                over = line if line.wait(30) else over
+            lanes = min(LANES, len(self._spans))
+            threads = [threading.Thread(target=self.drive, args=(over,), daemon=True) for _ in range(lanes)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
 
-def _receive(
-    remote: Remote, lot: tuple[Found, ...], destination: Path, parts: list[Part], meter: Meter
-) -> None:
-    by_path = {found.remote: found for found in lot}
-
-    def feed(sink: Sink) -> None:
-        sink.write(b"".join(os.fsencode(found.remote) + b"\0" for found in lot))
-
-    def take(channel: Channel) -> None:
+    def drive(self, over: Remote | SharedLine) -> None:
+        """Work as one lane until there is nothing left."""
+        command = shlex.join(["bash", "-c", script("pull-lane")])
         try:
-            with tarfile.open(
-                fileobj=cast("IO[bytes]", channel), mode="r|", bufsize=CHUNK, errors="surrogateescape"
-            ) as archive:
-                for member in archive:
-                    found = by_path.get(member.name)
-                    stream = archive.extractfile(member) if found is not None and member.isreg() else None
-                    if found is not None and stream is not None:
-                        parts.append(_write(found, stream, member.size, destination, meter))
-        except tarfile.TarError:
-            pass  # torn off in the middle: the exit code says why, and the hash what is missing
-        while channel.read():
-            pass
+            opened = over.open(command, timeout=SILENCE_S) if isinstance(over, Remote) else over.open(command)
+            with opened as lane:
+                self.work(lane)
+        except CloudtrainError as error:
+            self.fail(error)
+        except OSError as error:
+            self.fail(self.no_room(error))
 
-    exchange(remote, STREAM, feed=feed, take=take)
+    def work(self, lane: Command) -> None:
+        """Ask for pieces and put them where they belong."""
+        asked: deque[Span] = deque()
+        while True:
+            while len(asked) < AHEAD and (span := self.take()) is not None:
+                words = (str(span.offset), str(span.size), span.part.found.remote)
+                lane.write(b"".join(os.fsencode(word) + b"\0" for word in words))
+                asked.append(span)
+            if not asked:
+                return
+            span = asked.popleft()
+            self.receive(lane, span)
+            span.part.came(span)
+            with self._lock:
+                done = [lot for lot in self._lots if span.part in lot]
+            for lot in done:
+                self.settle(lot)
+
+    def receive(self, lane: Command, span: Span) -> None:
+        """Write one piece. Raises `ConnectError` when it ends too early."""
+        offset, end = span.offset, span.offset + span.size
+        while offset < end:
+            chunk = lane.read(min(1 << 18, end - offset))
+            if not chunk:
+                raise ConnectError(
+                    "the line broke while files came",
+                    hint="run the same command again; it continues where it stopped",
+                )
+            span.part.write(offset, chunk)
+            offset += len(chunk)
+            self.meter.add(len(chunk))
+
+    def take(self) -> Span | None:
+        """Return the next piece, None when there is none or all is lost."""
+        with self._lock:
+            return self._spans.popleft() if self._spans and self._error is None else None
+
+    def settle(self, lot: list[Part]) -> None:
+        """Prove a lot that has come whole, once."""
+        with self._lock:
+            if lot not in self._lots or not all(part.whole for part in lot):
+                return
+            self._lots.remove(lot)
+        names = accept(self.remote, lot, self.destination, self.index)
+        with self._lock:
+            self.accepted |= names
+        self.meter.add(0, len(names))
+
+    def fail(self, error: CloudtrainError) -> None:
+        """Keep the first error; the other lanes stop after their piece."""
+        with self._lock:
+            self._error = self._error or error
+
+    def no_room(self, error: OSError) -> TransferError:
+        """Return the error for a disk here that does not take it."""
+        return TransferError(
+            f"cannot write below `{self.destination}`: {error.strerror}",
+            hint="make room there; what came until now is kept",
+        )
 
 
-def _part(destination: Path, found: Found) -> Path:
-    return destination / f"{found.name}.part"
-
-
-def _write(found: Found, stream: IO[bytes], size: int, destination: Path, meter: Meter) -> Part:
-    path = _part(destination, found)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    total = hashlib.sha256()
-    with path.open("wb") as file:
-        while chunk := stream.read(CHUNK):
-            file.write(chunk)
-            total.update(chunk)
-            meter.add(len(chunk))
-        file.flush()
-        os.fsync(file.fileno())
-    return Part(found, path, size, total.hexdigest())
-
-
-def _accept_all(remote: Remote, parts: list[Part], destination: Path, index: Index) -> set[str]:
+def accept(remote: Remote, parts: list[Part], destination: Path, index: Index) -> set[str]:
     """Compare hashes with the machine in one round trip, and take what is whole."""
-    if not parts:
-        return set()
+    own = {part.found.remote: part.sha256() for part in parts}
 
     def feed(sink: Sink) -> None:
         for part in parts:
@@ -117,9 +176,12 @@ def _accept_all(remote: Remote, parts: list[Part], destination: Path, index: Ind
     for record in exchange(remote, script("pull-verify"), feed=feed).split(b"\0")[:-1]:
         sha256, size, mtime, path = os.fsdecode(record).split(" ", 3)
         part = by_path.get(path)
-        if part is not None and part.sha256 == sha256 and _whole(part, int(size), mtime):
-            _take(part, destination, index, still=(int(size), mtime) == (part.size, part.found.mtime))
+        if part is not None and own[path] == sha256 and _whole(part, int(size), mtime):
+            still = (int(size), mtime) == (part.size, part.found.mtime)
+            _take(part, destination, index, sha256, still=still)
             accepted.add(part.found.name)
+    for part in parts:
+        part.drop()  # in its place by now, or of no use
     return accepted
 
 
@@ -143,8 +205,9 @@ def _whole(part: Part, size: int, mtime: str) -> bool:
     return (found.size, found.mtime) == (size, mtime)
 
 
-def _take(part: Part, destination: Path, index: Index, *, still: bool) -> None:
+def _take(part: Part, destination: Path, index: Index, sha256: str, *, still: bool) -> None:
     final = destination / part.found.name
+    final.parent.mkdir(parents=True, exist_ok=True)
     part.path.replace(final)
     folder = os.open(final.parent, os.O_RDONLY)
     try:
@@ -153,4 +216,4 @@ def _take(part: Part, destination: Path, index: Index, *, still: bool) -> None:
         os.close(folder)
     mtime = part.found.mtime if still else ""
     here = stamp(final) or (0, 0)
-    index.accept(part.found.name, Record(part.found.remote, part.size, mtime, part.sha256, here))
+    index.accept(part.found.name, Record(part.found.remote, part.size, mtime, sha256, here))

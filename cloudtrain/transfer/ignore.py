@@ -10,8 +10,8 @@ of a cloud account beside the code is common, and must never travel by accident.
 from __future__ import annotations
 
 import fnmatch
+import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 BUILT_IN = (
     ".git", ".hg", ".svn", "__pycache__/", "*.py[co]", ".venv/", "venv/", "node_modules/",
     ".cache/", ".mypy_cache/", ".pytest_cache/", ".ruff_cache/", ".ipynb_checkpoints/", ".tox/", ".nox/",
-    ".eggs/", "*.egg-info/", ".DS_Store", "Thumbs.db", "__MACOSX/", "/runs/",
+    ".eggs/", "*.egg-info/", ".DS_Store", "Thumbs.db", "__MACOSX/",
 )  # fmt: skip
-"""Left out unless a rule of the user's says `!…`. `/runs/` is where both trainers write."""
+"""Left out unless a rule of the user's says `!…`; so is `runs/` at the top, where both trainers write."""
 
 SECRET_FILES = (
     "*.pem", "*.ppk", "*.p12", "*.pfx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*",
@@ -33,7 +33,17 @@ SECRET_FOLDERS = (".aws", ".ssh", ".gnupg", ".azure", ".kube")
 HARMLESS = (".env.example", ".env.sample", ".env.template", ".env.dist", "*.pub")
 """Look like secrets and are meant to be shared."""
 
-Verdict = Literal["keep", "ignored", "built-in", "secret"]
+
+def _any(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """Return one pattern for many: every name is asked for."""
+    return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns))
+
+
+_SECRET, _HARMLESS = _any(SECRET_FILES), _any(HARMLESS)
+_BUILT_IN = _any((*BUILT_IN, *(f"{name}/" for name in BUILT_IN if not name.endswith("/"))))
+
+Verdict = Literal["keep", "wanted", "ignored", "built-in", "secret"]
+"""`wanted`: a rule of the user's own says that it goes, whatever it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +55,12 @@ class Rules:
     """
 
     folder: str
-    spec: GitIgnoreSpec
+    spec: GitIgnoreSpec | None
     above: str = ""
 
     def decide(self, path: str) -> bool | None:
         """Whether `path` (a folder ends in `/`) is ignored; None when no pattern speaks of it."""
-        if not path.startswith(self.folder):
+        if self.spec is None or not path.startswith(self.folder):
             return None
         return self.spec.check_file(self.above + path[len(self.folder) :]).include
 
@@ -71,17 +81,17 @@ class Ignore:
             git = (rules, *git)
         return Ignore(own, git) if (own, git) != (self.own, self.git) else self
 
-    def verdict(self, path: str, source: Path) -> Verdict:
+    def verdict(self, path: str, source: str) -> Verdict:
         """Say whether `path` stays at home. A folder's path ends in `/`."""
         mine = _first(self.own, path)
         if mine is not None:
-            return "ignored" if mine else "keep"
+            return "ignored" if mine else "wanted"
         if _is_secret(path, source):
             return "secret"
         theirs = _first(self.git, path)
         if theirs is not None:
             return "ignored" if theirs else "keep"
-        return "built-in" if _built_in().check_file(path).include else "keep"
+        return "built-in" if _is_built_in(path) else "keep"
 
 
 def rules_for(root: Path, exclude: tuple[str, ...]) -> Ignore:
@@ -109,15 +119,20 @@ def _above(root: Path) -> list[Path]:
     return []
 
 
-def _spec(lines: tuple[str, ...]) -> GitIgnoreSpec:
+def _spec(lines: tuple[str, ...]) -> GitIgnoreSpec | None:
+    if not lines:
+        return None
     from pathspec import GitIgnoreSpec
 
     return GitIgnoreSpec.from_lines(lines)
 
 
-@cache
-def _built_in() -> GitIgnoreSpec:
-    return _spec(BUILT_IN)
+def _is_built_in(path: str) -> bool:
+    """Whether the built-in list names it; what lies above it was asked before, and is kept."""
+    name = path.rstrip("/").rsplit("/", 1)[-1]
+    if path.endswith("/"):
+        return path == "runs/" or _BUILT_IN.match(name + "/") is not None
+    return _BUILT_IN.match(name) is not None
 
 
 def _lines(file: Path) -> tuple[str, ...]:
@@ -134,20 +149,20 @@ def _first(rules: tuple[Rules, ...], path: str) -> bool | None:
     return None
 
 
-def _is_secret(path: str, source: Path) -> bool:
+def _is_secret(path: str, source: str) -> bool:
     name = path.rstrip("/").rsplit("/", 1)[-1]
     if path.endswith("/"):
         return name in SECRET_FOLDERS
-    if any(fnmatch.fnmatchcase(name, pattern) for pattern in HARMLESS):
+    if _SECRET.match(name):
+        return not _HARMLESS.match(name)
+    if not name.startswith("id_") and not name.endswith(".key"):
         return False
-    if any(fnmatch.fnmatchcase(name, pattern) for pattern in SECRET_FILES):
-        return True
-    return (name.startswith("id_") or name.endswith(".key")) and _private_key_inside(source)
+    return not _HARMLESS.match(name) and _private_key_inside(source)
 
 
-def _private_key_inside(source: Path) -> bool:
+def _private_key_inside(source: str) -> bool:
     try:
-        with source.open("rb") as file:
+        with open(source, "rb") as file:  # noqa: PTH123
             return b"PRIVATE KEY-----" in file.read(256)
     except OSError:
         return False

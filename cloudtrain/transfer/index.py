@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from cloudtrain.errors import TransferError
+
 NAME = ".index.json"
 TORN = ".torn.json"
 """Checkpoints that were never whole, as they were listed: name to path, size and time on the machine."""
@@ -73,7 +75,16 @@ class Index:
         self._records[name] = replace(self._records[name], epoch=epoch, metrics=metrics)
 
     def save(self) -> None:
-        """Write the index whole or not at all."""
+        """Write the index whole or not at all. Raises `TransferError` when the disk is full."""
+        try:
+            self._write()
+        except OSError as error:
+            raise TransferError(
+                f"cannot write below `{self._folder}`: {error.strerror}",
+                hint="make room there; what came until now is kept",
+            ) from error
+
+    def _write(self) -> None:
         part = self._folder / f"{NAME}.part"
         text = json.dumps({name: asdict(record) for name, record in self._records.items()}, indent=1)
         with part.open("w", encoding="utf-8") as file:

@@ -15,7 +15,8 @@ from cloudtrain.transfer.scripts import script
 from cloudtrain.transfer.wire import exchange
 
 WANTED = re.compile(
-    r"(.*/)?weights/(best|last)\.pt|results\.csv|args\.yaml|opt\.yaml|hyp\.yaml|[^/]+\.(png|jpg|jpeg)|events\.out\.tfevents[^/]*",
+    r"(.*/)?weights/(best|last)\.pt|results\.csv|args\.yaml|opt\.yaml|hyp\.yaml|"
+    r"evolve\.csv|hyp_evolve\.yaml|tune_results\.ndjson|best_hyperparameters\.yaml|[^/]+\.(png|jpg|jpeg)|events\.out\.tfevents[^/]*",
 )
 """What a trainer's own folder is worth without being asked for everything."""
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -20,16 +19,14 @@ from cloudtrain.errors import CloudtrainError, TornCheckpoint, TransferError
 from cloudtrain.events import Note, Reporter
 from cloudtrain.models.training import Artifact
 from cloudtrain.ssh.remote import Remote
-from cloudtrain.transfer.fetch import fetch_lot
+from cloudtrain.transfer.fetch import Fetch
 from cloudtrain.transfer.index import Index
 from cloudtrain.transfer.listing import Found, Wanted, list_files
+from cloudtrain.transfer.parts import forget_others
 from cloudtrain.transfer.results import Row, best_row, parse_results
 from cloudtrain.transfer.wire import Meter
 
 ROUNDS = 4
-LANES = 4
-BIG = 1_000_000
-"""Bytes from which a file gets a channel of its own."""
 
 
 def pull(
@@ -75,6 +72,7 @@ def pull(
                 pause(0.25 * 2**number)
         found += _secured_instead(remote, wanted, found, refused, destination, index, reporter, fetched)
         index.save()
+        forget_others(destination, [])
         _warn(found, fetched, index, reporter)
         return _artifacts(found, fetched, destination, index)
 
@@ -178,21 +176,15 @@ def _fetch_all(
 ) -> set[str]:
     if not todo:
         return set()
-    small = tuple(one for one in todo if one.size < BIG)
-    lots = [(one,) for one in todo if one.size >= BIG] + ([small] if small else [])
-    meter = Meter(reporter, "fetch", sum(one.size for one in todo))
-    accepted: set[str] = set()
-    errors: list[CloudtrainError] = []
-    with ThreadPoolExecutor(LANES) as lanes:
-        jobs = [lanes.submit(fetch_lot, remote, lot, destination, index, meter) for lot in lots]
-        for job in as_completed(jobs):
-            try:
-                accepted |= job.result()
-            except CloudtrainError as error:
-                errors.append(error)
+    meter = Meter(reporter, "fetch", sum(one.size for one in todo), files=len(todo))
+    fetch = Fetch(remote, destination, index, meter)
+    try:
+        accepted = fetch.run(todo)
+    except CloudtrainError:
+        with suppress(CloudtrainError):  # a lost record costs a fetch; what went wrong first is to be told
+            index.save()
+        raise
     index.save()
-    if errors:
-        raise errors[0]
     meter.finish()
     return accepted
 

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from cloudtrain.errors import TransferError
 from cloudtrain.transfer.ignore import Ignore, rules_for
@@ -21,7 +22,10 @@ REASONS = {
     "ignored": "ignored",
     "built-in": "left out by default",
     "secret": "looks like a secret; `!{}` in .cloudtrainignore sends it",
+    "big": "bigger than 256 MiB; `!{}` in .cloudtrainignore sends it",
 }
+BIG_FILE = 256 << 20
+"""Bytes from which a file of the project (not of the dataset) goes only when it is asked for."""
 QUIET = ("__pycache__", ".pyc", ".pyo", ".DS_Store")
 """Left out without a word: nobody misses them."""
 
@@ -59,7 +63,7 @@ def file_entry(source: Path, path: str) -> Entry:
         info = source.stat()
     except OSError as error:
         raise TransferError(f"cannot read `{source}`: {error.strerror}") from error
-    return Entry(path, "file", info.st_size, info.st_mtime_ns, stat.S_IMODE(info.st_mode), source)
+    return Entry(path, "file", info.st_size, info.st_mtime_ns, stat.S_IMODE(info.st_mode), str(source))
 
 
 @dataclass(slots=True)
@@ -99,8 +103,10 @@ class _Walk:
                 self.moved(item, path, there)
                 return
             is_dir = item.is_dir(follow_symlinks=self.follow)
-            verdict = rules.verdict(path[len(self.prefix) :] + "/" * is_dir, Path(item.path))
-            if verdict != "keep":
+            verdict = rules.verdict(path[len(self.prefix) :] + "/" * is_dir, item.path)
+            if verdict == "keep" and not is_dir and not self.follow:
+                verdict = self.sized(item)
+            if verdict not in ("keep", "wanted"):
                 self.leave(path + "/" * is_dir, REASONS[verdict].format(path[len(self.prefix) :]))
             elif item.is_symlink() and not self.follow:
                 self.link(item, path)
@@ -110,6 +116,11 @@ class _Walk:
                 self.file(item, path)
         except OSError as error:
             self.leave(path, f"cannot be read: {error.strerror}")
+
+    def sized(self, item: os.DirEntry[str]) -> Literal["keep", "big"]:
+        """Whether a file of the code is so big that nobody would call it code."""
+        big = not item.is_symlink() and item.stat(follow_symlinks=False).st_size > BIG_FILE
+        return "big" if big else "keep"
 
     def moved(self, item: os.DirEntry[str], path: str, there: str) -> None:
         """Let a link stand for a folder that travels on its own; a file (an archive) just goes."""
@@ -130,7 +141,7 @@ class _Walk:
             self.leave(path, "neither a file nor a folder")
             return
         mode = stat.S_IMODE(info.st_mode)
-        self.entries.append(Entry(path, "file", info.st_size, info.st_mtime_ns, mode, Path(item.path)))
+        self.entries.append(Entry(path, "file", info.st_size, info.st_mtime_ns, mode, item.path))
 
     def link(self, item: os.DirEntry[str], path: str) -> None:
         target = os.readlink(item.path)  # noqa: PTH115  (DirEntry, and bytes kept as they are)

@@ -15,10 +15,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 Kind = Literal["file", "link", "dir"]
+What = Literal["project", "dataset", "model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Entry:
     size: int = 0
     mtime_ns: int = 0
     mode: int = 0o644
-    source: Path | None = None
+    source: str | None = None
     link: str = ""
     content: bytes = b""
 
@@ -81,7 +81,8 @@ class Tree:
         for entry in self.entries:
             fields = (entry.kind, str(entry.size), str(entry.mtime_ns), str(entry.executable), entry.link)
             total.update("\0".join(fields).encode("utf-8", "surrogateescape"))
-            total.update(b"\0" + entry.raw + b"\0" + hashlib.sha256(entry.content).digest())
+            total.update(b"\0" + entry.raw + b"\0")
+            total.update(hashlib.sha256(entry.content).digest() if entry.content else b"")
         return total.hexdigest()
 
     @cached_property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -137,23 +138,36 @@ def _feed(channel: Channel, feed: Callable[[Sink], object] | None) -> ConnectErr
 
 @dataclass(slots=True)
 class Meter:
-    """Counts bytes from many threads and reports at most twice a second."""
+    """Counts bytes and files from many threads and reports at most twice a second."""
 
     reporter: Reporter
     stage: str
     total: int
     detail: str = ""
     clock: Callable[[], float] = time.monotonic
+    files: int = 0
+    """How many files there are to move."""
     done: int = 0
+    skipped: int = 0
+    files_done: int = 0
+    best: float = 0.0
     _began: float | None = None
     _said: float = 0.0
+    _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque[tuple[float, int]](maxlen=6))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, count: int) -> None:
-        """Count bytes that moved."""
+    def add(self, count: int, files: int = 0) -> None:
+        """Count bytes that moved, and files that are whole by it."""
         with self._lock:
             self.done += count
+            self.files_done += files
         self._tell()
+
+    def skip(self, count: int) -> None:
+        """Count bytes that were there already: they are done, and say nothing of the line."""
+        with self._lock:
+            self.done += count
+            self.skipped += count
 
     def at(self, done: int) -> None:
         """Say how many bytes have moved in all."""
@@ -161,22 +175,46 @@ class Meter:
             self.done = done
         self._tell()
 
+    def finish(self) -> None:
+        """Report the end."""
+        with self._lock:
+            self.files_done = self.files
+        self._report(None, None)
+
     def _tell(self) -> None:
         with self._lock:
             now = self.clock()
             if self._began is None:
                 self._began = now
+                self._recent.append((now, self.skipped))
             if now - self._said < 0.5:
                 return
             self._said = now
-        self._report(now - self._began)
+            self._recent.append((now, self.done))
+            rate = self._rate()
+            self.best = max(self.best, rate or 0.0)
+            spent = now - self._began
+            mean = (self.done - self.skipped) / spent if spent > 0.2 else 0.0
+        self._report(rate, (self.total - self.done) / mean if mean > 0 else None)
 
-    def finish(self) -> None:
-        """Report the end."""
-        self._report(0)
+    def _rate(self) -> float | None:
+        """The last few seconds' bytes a second; None while it is too early to say."""
+        (since, before), (now, done) = self._recent[0], self._recent[-1]
+        return (done - before) / (now - since) if now - since > 0.2 else None
 
-    def _report(self, spent: float) -> None:
-        done = min(self.done, self.total)  # a stream has headers, too
-        rate = done / spent if spent > 0.2 else 0
-        left = (self.total - done) / rate if rate else None
-        self.reporter.emit(Progress(self.stage, done, self.total, "bytes", left, self.detail))
+    def _report(self, rate: float | None, left: float | None) -> None:
+        done = min(self.done, self.total)
+        self.reporter.emit(
+            Progress(
+                stage=self.stage,
+                done=done,
+                total=self.total,
+                unit="bytes",
+                eta_s=None if left is None else max(0.0, left),
+                detail=self.detail,
+                rate=rate,
+                best=self.best or None,
+                files=min(self.files_done, self.files),
+                files_total=self.files,
+            )
+        )

@@ -81,6 +81,8 @@ def adopt(adopting: Adopting, name: str) -> Adopted:
     folder = create(
         name=ref.name,
         owner=ref.owner,
+        account=identity.account or None,
+        profile=adopting.config.profile,
         provider=provider.name,
         region=identity.region,
         project=adopting.project,

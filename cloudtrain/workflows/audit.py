@@ -7,15 +7,16 @@ itself, and no machine goes whose training runs or whose checkpoints are not at 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from cloudtrain.errors import CloudtrainError, RefusedError, UsageError
+from cloudtrain.errors import CloudError, CloudtrainError, RefusedError, UsageError
 from cloudtrain.events import Timeline
 from cloudtrain.journal.folder import RunFolder, open_runs
-from cloudtrain.journal.log import last_session
+from cloudtrain.models.account import Sweep
 from cloudtrain.models.config import Config
 from cloudtrain.models.plan import Found
-from cloudtrain.providers.base import Provider
+from cloudtrain.providers.base import Identity, Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,15 @@ def audit(provider: Provider, regions: tuple[str, ...] | None = None) -> Audit:
     """Look everywhere, and join what is found with the runs that this computer remembers."""
     identity = provider.identity()
     swept = provider.sweep(identity.owner, regions)
+    deaf = tuple(name for name in swept.regions if any(f"anything in {name} (" in m for m in swept.missing))
+    if deaf and len(deaf) == len(swept.regions):
+        raise CloudError(
+            f"nobody told what exists: {'; '.join(swept.missing)}",
+            hint="that is not the same as nothing; `cloudtrain doctor` says what is the matter",
+        )
     folders = {folder.path.name: folder for folder in _readable(open_runs())}
-    items = tuple(_item(one, swept.found, folders, provider.name) for one in _ordered(swept.found))
-    here = {name for name, folder in folders.items() if folder.record().region in swept.regions}
+    items = tuple(_item(one, swept, folders, provider.name) for one in _ordered(swept.found))
+    here = {name for name, folder in folders.items() if _looked_for(folder, provider.name, identity, swept)}
     seen = {one.run for one in swept.found}
     return Audit(
         regions=swept.regions,
@@ -80,6 +87,17 @@ def audit(provider: Provider, regions: tuple[str, ...] | None = None) -> Audit:
         unseen=tuple(sorted(here - seen)),
         missing=swept.missing,
     )
+
+
+def _looked_for(folder: RunFolder, provider: str, identity: Identity, swept: Sweep) -> bool:
+    """Whether a run would have shown: only then does its absence mean anything."""
+    record = folder.record()
+    same = record.provider == provider and record.account in (None, identity.account)
+    untold = any(text.startswith(f"{what} in {record.region} (") for what in _WHAT for text in swept.missing)
+    return same and record.region in swept.regions and not untold
+
+
+_WHAT = ("anything", "instances")
 
 
 def _readable(folders: Sequence[RunFolder]) -> list[RunFolder]:
@@ -99,10 +117,10 @@ def _ordered(found: tuple[Found, ...]) -> list[Found]:
     return sorted(found, key=key)
 
 
-def _item(one: Found, every: tuple[Found, ...], folders: dict[str, RunFolder], provider: str) -> Item:
+def _item(one: Found, swept: Sweep, folders: dict[str, RunFolder], provider: str) -> Item:
     folder = folders.get(one.run)
     known = one.mine and folder is not None and folder.record().owner == one.owner
-    return Item(one, known, _command(one, provider, known=known), _note(one, every))
+    return Item(one, known, _command(one, provider, known=known), _note(one, swept))
 
 
 def _command(one: Found, provider: str, *, known: bool) -> str:
@@ -112,10 +130,13 @@ def _command(one: Found, provider: str, *, known: bool) -> str:
     return f"cloudtrain audit{where} --region {one.region} --delete {one.id}"
 
 
-def _note(one: Found, every: tuple[Found, ...]) -> str:
+def _note(one: Found, swept: Sweep) -> str:
     """Say what a spot request is up to, which its state alone does not tell."""
+    every = swept.found
     if one.kind != "spot-request":
         return ""
+    if any(f"instances in {one.region} (" in text for text in swept.missing):
+        return "whether it has a machine was not told"
     machine = next((m for m in every if m.kind == "instance" and m.id == one.machine), None)
     if machine is None:
         return "will launch a machine when there is capacity"
@@ -140,7 +161,7 @@ def choose(found: Audit, deleting: Deleting) -> tuple[Found, ...]:
     if not deleting.ids:
         return tuple(one for one in every if one.mine)
     chosen = [one for one in every if one.id in deleting.ids]
-    ending = {one.machine for one in chosen if one.machine}
+    ending = {one.id for one in chosen if one.kind == "instance"}
     # The request of a machine that is to end must go first, or AWS launches it anew.
     requests = [
         one for one in every if one.kind == "spot-request" and one.machine in ending and one not in chosen
@@ -161,12 +182,14 @@ def delete(
     the cloud refuses. Twice is harmless.
     """
     chosen = choose(found, deleting)
-    kept: dict[str, str] = {}
-    if not deleting.discard:
-        for one in chosen:
-            why = _holds(one, chosen, found) or _loses(one, chosen, timeline, config_of)
-            if why:
-                kept[one.id] = why
+    with ExitStack() as locks:
+        kept = _kept(provider, chosen, found, deleting, timeline, config_of, locks)
+        return _remove(provider, chosen, kept, found, timeline)
+
+
+def _remove(
+    provider: Provider, chosen: tuple[Found, ...], kept: dict[str, str], found: Audit, timeline: Timeline
+) -> Deletion:
     going = _going(chosen, kept, found)
     if kept and not going:
         reasons = "\n".join(f"{name}: {why}" for name, why in kept.items())
@@ -201,9 +224,13 @@ def _going(chosen: tuple[Found, ...], kept: dict[str, str], found: Audit) -> tup
 
 def _holds(one: Found, chosen: tuple[Found, ...], found: Audit) -> str:
     """Say which machine still needs a thing, or nothing."""
-    if one.kind in ("instance", "spot-request", "snapshot", "image"):
-        return ""
     going = {other.id for other in chosen}
+    if one.kind == "spot-request":
+        alive = {item.found.id for item in found.items if item.found.kind == "instance"}
+        held = one.machine in alive and one.machine not in going
+        return f"cancelling it may end {one.machine}: name that as well" if held else ""
+    if one.kind in ("instance", "snapshot", "image"):
+        return ""
     for other in (item.found for item in found.items if item.found.kind == "instance"):
         same_run = (other.run, other.owner, other.region) == (one.run, one.owner, one.region)
         if same_run and other.id not in going:
@@ -211,13 +238,39 @@ def _holds(one: Found, chosen: tuple[Found, ...], found: Audit) -> str:
     return ""
 
 
+def _kept(
+    provider: Provider,
+    chosen: tuple[Found, ...],
+    found: Audit,
+    deleting: Deleting,
+    timeline: Timeline,
+    config_of: Callable[[RunFolder], Config],
+    locks: ExitStack,
+) -> dict[str, str]:
+    """Return what stays, with the reason. The locks of the runs that end keep trainings from beginning."""
+    folders = {folder.path.name: folder for folder in _readable(open_runs())}
+    kept: dict[str, str] = {}
+    for one in chosen:
+        folder = folders.get(one.run)
+        if one.kind == "instance" and folder is not None and folder.record().owner == one.owner:
+            locks.enter_context(folder.changing())
+        why = _holds(one, chosen, found)
+        if not (why or deleting.discard):
+            why = _loses(one, chosen, provider, timeline, config_of)
+        if why:
+            kept[one.id] = why
+    return kept
+
+
 def _loses(
-    one: Found, chosen: tuple[Found, ...], timeline: Timeline, config_of: Callable[[RunFolder], Config]
+    one: Found,
+    chosen: tuple[Found, ...],
+    provider: Provider,
+    timeline: Timeline,
+    config_of: Callable[[RunFolder], Config],
 ) -> str:
     """Say what would be lost with a thing, or nothing."""
     machines = {other.id: other for other in chosen if other.kind == "instance"}
-    if one.kind == "spot-request" and one.machine and one.machine not in machines:
-        return f"cancelling it may end {one.machine}: name that as well"
     if one.kind in ("volume", "snapshot", "image"):
         attached = one.kind == "volume" and one.machine in machines
         return "" if attached else "nobody can say what is on it"
@@ -226,18 +279,21 @@ def _loses(
     folder = next((f for f in _readable(open_runs()) if f.path.name == one.run), None)
     if folder is None or folder.record().owner != one.owner:
         return "this computer does not know its run, so its checkpoints cannot be proven"
-    return _unproven(one, folder, timeline, config_of(folder))
+    return _unproven(one, folder, provider, timeline, config_of(folder))
 
 
-def _unproven(one: Found, folder: RunFolder, timeline: Timeline, config: Config) -> str:
-    """Bring its checkpoints home and prove them; say why that cannot be done."""
+def _unproven(one: Found, folder: RunFolder, provider: Provider, timeline: Timeline, config: Config) -> str:
+    """Bring its checkpoints home and prove them; say why that cannot be done.
+
+    The machine itself is asked, never only this computer's journal: another one may have
+    taken the run over and trained there.
+    """
     from cloudtrain import training
-    from cloudtrain.workflows.context import connect_run, layout_on
-    from cloudtrain.workflows.fetch import fetch_all_sessions
+    from cloudtrain.workflows.context import connect_run, layout_on, with_way_in
+    from cloudtrain.workflows.fetch import fetch_all_sessions, unproven_checkpoints
 
-    if last_session(folder.journal.rows()) == 0:
-        return ""  # nothing was ever trained there
-    if one.state != "running" or folder.record().address is None:
+    folder = with_way_in(folder, config, lambda: provider, timeline.reporter)
+    if one.state != "running":
         return f"it is {one.state}: `cloudtrain down --name {folder.record().name}` starts it and looks"
     try:
         with connect_run(folder) as remote:
@@ -245,6 +301,9 @@ def _unproven(one: Found, folder: RunFolder, timeline: Timeline, config: Config)
             if any(session.state == "running" for session in sessions):
                 return "a training runs on it"
             fetch_all_sessions(remote, folder, config, timeline)
+            unproven = unproven_checkpoints(remote, folder, config)
+            if unproven:
+                return f"the newest checkpoint is not whole on it: {', '.join(unproven)}"
     except CloudtrainError as error:
         return f"its checkpoints are not proven at home: {error.message}"
     return ""

@@ -14,15 +14,12 @@ def check_project(config: Config, base: Path) -> DatasetSource | None:
 
     Raises `UsageError` or `ConfigError` with the next thing to do.
     """
-    if config.runtime == "docker":
-        raise UsageError(
-            "`runtime: docker` is not built yet", hint="use `runtime: host`, which is the default"
-        )
     root = base / config.project.path
     if config.project.git is None:
         if not root.is_dir():
             raise UsageError(f"the project folder `{root}` does not exist", hint="set `project.path`")
         _check_requirements(config, root)
+        _check_dockerfile(config, root)
         _check_script(config, root)
     _check_model(config, base)
     source = inspect_dataset(config, base)
@@ -40,6 +37,15 @@ def _check_requirements(config: Config, root: Path) -> None:
         raise UsageError(
             f"`environment.requirements` names `{name}`, which is not in `{root}`",
             hint="correct the name, or remove the line",
+        )
+
+
+def _check_dockerfile(config: Config, root: Path) -> None:
+    name = config.docker.dockerfile if config.runtime == "docker" else None
+    if name and not (root / name).is_file():
+        raise UsageError(
+            f"`docker.dockerfile` names `{name}`, which is not in `{root}`",
+            hint="correct the name, or use `docker.image`",
         )
 
 

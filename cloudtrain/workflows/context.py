@@ -15,6 +15,7 @@ from cloudtrain.errors import (
     ConnectError,
     GoneError,
     HostKeyMismatch,
+    RefusedError,
     UsageError,
 )
 from cloudtrain.events import Note, Reporter, Timeline
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # `status` without a run answers from disk, and pays for none
     from cloudtrain.models.config import Config
     from cloudtrain.models.machine import Machine
     from cloudtrain.models.plan import Plan
-    from cloudtrain.providers.base import Provider
+    from cloudtrain.providers.base import Identity, Provider
     from cloudtrain.ssh.remote import Remote
 
 TELLING_S = 4.0
@@ -52,6 +53,10 @@ class Context:
     """How long to keep asking for a machine that is not to be had now."""
     resume: bool = False
     """Go on from the furthest copy at home, on another machine."""
+    verify: bool = False
+    """Whether every pushed file's hash is compared."""
+    ask: Callable[[str], bool] | None = None
+    """Asks what costs no money, of which `-y` says nothing; None where nobody is there."""
 
 
 def find_run(base: Path, name: str | None) -> RunFolder | None:
@@ -91,16 +96,19 @@ def with_way_in(
     def readmit() -> bool:
         try:
             address = provider().caller_address(config)
-            if address == folder.record().ingress or not provider().repair_ingress(folder.run(), address):
+            # The group is asked and not the record: a rule that another computer behind the same
+            # address made goes when that one moves.
+            if not provider().repair_ingress(folder.run(), address):
                 return False
         except CloudtrainError as error:
             reporter.emit(Note(f"whether your address has changed is not known: {error.message}"))
             return False
         folder.update(ingress=address)
-        reporter.emit(Note(f"your address has changed: the machine now admits {address}/32 instead"))
+        reporter.emit(Note(f"the machine did not admit your address any more: now it admits {address}/32"))
         return True
 
-    shut = config.instance.security_group is not None or folder.record().ingress is None
+    given = config.instance.security_group is not None or config.instance.address == "private"
+    shut = given or folder.record().ingress is None
     return replace(folder, refind=refind, readmit=None if shut else readmit)
 
 
@@ -184,6 +192,21 @@ def connect_run(folder: RunFolder) -> Remote:
     return connect_when_ready(folder.target(), deadline_s=120) if moved else connect(folder.target())
 
 
+def check_account(folder: RunFolder, provider: Provider) -> Identity:
+    """Return who asks. Raises `RefusedError` when a run lives in another account than the caller's.
+
+    The cloud shows nothing of it there, which must never be taken for its end.
+    """
+    identity, record = provider.identity(), folder.record()
+    if record.account is None or not identity.account or identity.account == record.account:
+        return identity
+    profile = f"AWS_PROFILE={record.profile}" if record.profile else "AWS_PROFILE, say"
+    raise RefusedError(
+        f"run `{folder.path.name}` lives in account {record.account}, and your credentials are of {identity.account}",
+        hint=f"nothing was asked or changed; use the credentials that it was begun with ({profile})",
+    )
+
+
 def check_open(folder: RunFolder) -> None:
     """Raise `GoneError` when another command ended the run. Called with its lock held, or to wait."""
     record = folder.record()
@@ -238,7 +261,9 @@ def _what_runs(folder: RunFolder, provider: Callable[[], Provider] | None) -> No
         return Note(
             "a machine may have been launched: its answer did not come",
             level="warning",
-            hint="`cloudtrain up` finds it; `cloudtrain down` ends it",
+            hint="`cloudtrain bake` finds it"
+            if record.bake
+            else "`cloudtrain up` finds it; `cloudtrain down` ends it",
         )
     if record.machine is not None:
         return _said(record, _seen(folder, record.machine, provider))
@@ -250,6 +275,8 @@ def _what_runs(folder: RunFolder, provider: Callable[[], Provider] | None) -> No
 def _said(record: RunRecord, machine: Machine | None) -> Note:
     price = f", {record.price_hour:.3f} {record.currency} an hour" if record.price_hour else ""
     hint = "`cloudtrain up` continues there; `cloudtrain down` brings the weights home and ends it"
+    if record.bake:
+        hint = f"`cloudtrain bake` goes on; `cloudtrain down --name {record.name}-{record.id}` ends it"
     if machine is not None and not machine.alive:
         text = f"{machine.id} ({record.name}) is gone ({machine.state})"
         return Note(text, hint="`cloudtrain down` tidies up, `cloudtrain up` launches another")
@@ -275,3 +302,13 @@ def _seen(folder: RunFolder, machine_id: str, provider: Callable[[], Provider] |
     asking.start()
     asking.join(TELLING_S)
     return answer[0] if answer else None
+
+
+@contextmanager
+def timed(folder: RunFolder, verb: str, timeline: Timeline) -> Generator[None]:
+    """Keep how long the stages of a command took in the run's folder, however it ended."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            folder.keep_timing(verb, timeline.waterfall())

@@ -19,7 +19,7 @@ from cloudtrain.providers.base import Provider
 from cloudtrain.provision.end import find_everything, prove_nothing_left, receipt, terminate_all
 from cloudtrain.provision.wait import Patience
 from cloudtrain.ssh.remote import Remote, connect_when_ready
-from cloudtrain.workflows.context import connect_run, layout_on
+from cloudtrain.workflows.context import check_account, connect_run, layout_on
 from cloudtrain.workflows.fetch import Fetched, fetch_all_sessions, unproven_checkpoints
 from cloudtrain.workflows.wake import wake
 
@@ -60,6 +60,7 @@ def down(
     cannot be brought home; nothing is ended then.
     """
     with timeline.stage("look", "what exists of this run"):
+        check_account(folder, provider)
         observed = find_everything(folder, provider)
     job = _Job(folder, config, provider, reporter, timeline, ending)
     with _reached(job, observed) as remote:
@@ -97,6 +98,9 @@ def _reached(job: _Job, observed: Observation) -> Generator[Remote | None]:
     """
     folder, ending = job.folder, job.ending
     alive = [machine for machine in observed.machines if machine.alive]
+    if folder.record().bake:
+        yield None
+        return
     if not alive or folder.record().address is None:
         job.reporter.emit(_why_nothing(folder, alive=bool(alive)))
         yield None

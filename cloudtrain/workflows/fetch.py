@@ -99,20 +99,61 @@ def watch(
     timeline: Timeline,
     reporter: Reporter,
     *,
+    max_age_s: float = 60.0,
     sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Fetched:
-    """Keep fetching until the session ends; a dropped line is connected again."""
+    """Keep fetching until the session ends; a dropped line is connected again.
+
+    The copy at home is at most `max_age_s` seconds behind the machine: it is looked at often
+    enough for that, and when that cannot be kept a warning says so, and again when it can.
+    """
+    age = Age(max_age_s, reporter, clock)
+    pause = min(WATCH_S, max_age_s / 4)
     while True:
         try:
             with connect_run(folder) as remote:
                 while True:
+                    began = clock()
                     fetched = fetch_over(remote, folder, config, timeline)
+                    age.proven(began)
                     if fetched.session.state != "running":
                         return fetched
-                    sleep(WATCH_S)
-        except ConnectError as error:
+                    sleep(pause)
+        except (ConnectError, TransferError) as error:
             reporter.emit(Note(f"{error.message}; trying again", level="warning"))
-            sleep(WATCH_S)
+            age.look()
+            sleep(pause)
+
+
+class Age:
+    """How far the copy at home is behind: the time since a look that found everything here."""
+
+    def __init__(self, bound_s: float, reporter: Reporter, clock: Callable[[], float]) -> None:
+        self._bound, self._reporter, self._clock = bound_s, reporter, clock
+        self._at = clock()
+        self._late = False
+
+    def proven(self, began: float) -> None:
+        """A fetch that began then has brought everything that was there then."""
+        took = self._clock() - began
+        if took > self._bound and not self._late:
+            self._say(f"one fetch takes {took:.0f} s: the copy here is older than {self._bound:.0f} s")
+            self._late = True
+        elif self._late and took <= self._bound:
+            self._late = False
+            self._reporter.emit(Note("the copy here is up to date again"))
+        self._at = began
+
+    def look(self) -> None:
+        """Nothing was fetched: say once when the bound is passed."""
+        age = self._clock() - self._at
+        if age > self._bound and not self._late:
+            self._late = True
+            self._say(f"the copy here is {age:.0f} s old, more than the {self._bound:.0f} s asked for")
+
+    def _say(self, text: str) -> None:
+        self._reporter.emit(Note(text, "warning", hint="`cloudtrain status` asks how the machine is"))
 
 
 def check_destination(folder: Path) -> None:

@@ -18,7 +18,7 @@ from cloudtrain.provision.look import observe_settled
 from cloudtrain.provision.plan import HOURS_A_MONTH, storage_hour
 from cloudtrain.provision.wait import Patience
 from cloudtrain.ssh.remote import connect_when_ready
-from cloudtrain.workflows.context import check_open, connect_run, layout_on
+from cloudtrain.workflows.context import check_account, check_open, connect_run, layout_on
 from cloudtrain.workflows.wake import wake
 
 STOPPED_S = 300.0
@@ -74,7 +74,7 @@ def stop(parking: Parking, *, stop_training: bool, sleep: Callable[[float], None
             folder.journal.append("stop", machine=machine.id)
             provider.stop(machine.id)
             folder.update(parked=True)
-        _wait_stopped(parking, machine.id, sleep)
+        wait_stopped(parking, machine.id, sleep)
         folder.journal.append("stopped", machine=machine.id)
         stage.outcome = "stopped, its disk is kept"
     record = folder.record()
@@ -107,6 +107,7 @@ def start(parking: Parking, patience: Patience) -> Started:
 
 def _machine(parking: Parking) -> Machine:
     with parking.timeline.stage("look", "what exists of this run"):
+        check_account(parking.folder, parking.provider)
         observed = observe_settled(parking.folder, parking.provider)
     alive = [machine for machine in observed.machines if machine.alive]
     if not alive:
@@ -144,7 +145,8 @@ def _end_training(parking: Parking, *, stop_training: bool) -> None:
         parking.reporter.emit(Note(f"the training was not ended first: {error.message}", level="warning"))
 
 
-def _wait_stopped(parking: Parking, machine_id: str, sleep: Callable[[float], None]) -> None:
+def wait_stopped(parking: Parking, machine_id: str, sleep: Callable[[float], None]) -> None:
+    """Return once the machine is stopped, or gone. Raises `CloudError` after `STOPPED_S`."""
     pause, waited = 0.1, 0.0
     while waited < STOPPED_S:
         observed = parking.provider.observe(parking.folder.run())

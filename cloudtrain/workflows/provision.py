@@ -14,7 +14,7 @@ from cloudtrain.models.config import Config
 from cloudtrain.models.run import Layout
 from cloudtrain.models.training import StepReport
 from cloudtrain.ssh.remote import Remote
-from cloudtrain.workflows.context import Context, check_open, connect_run, layout_of, telling_what_runs
+from cloudtrain.workflows.context import Context, check_open, connect_run, layout_of, telling_what_runs, timed
 from cloudtrain.workflows.converged import converged
 
 
@@ -43,7 +43,8 @@ def provision(
     check_open(folder)
     stored = folder.load_config()
     config = from_dict(stored) if stored else context.config
-    with telling_what_runs(folder, context.reporter, context.provider), connect_run(folder) as remote:
+    telling = telling_what_runs(folder, context.reporter, context.provider)
+    with telling, timed(folder, "provision", context.timeline), connect_run(folder) as remote:
         if dry_run:
             reports = _looked(context, remote, folder, config, only)
         else:

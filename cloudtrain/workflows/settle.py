@@ -18,6 +18,7 @@ from cloudtrain.config import dump
 from cloudtrain.errors import StepError
 from cloudtrain.events import Note
 from cloudtrain.journal.folder import RunFolder
+from cloudtrain.models.lent import Lent
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
 from cloudtrain.models.training import PushReport, Session, StepReport
@@ -25,6 +26,7 @@ from cloudtrain.paths import shipped
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.transfer.dataset import DatasetSource
 from cloudtrain.transfer.push import push_dataset, push_model, push_project
+from cloudtrain.transfer.questions import ask_about
 from cloudtrain.workflows.context import Context, layout_of
 from cloudtrain.workflows.converged import converged
 from cloudtrain.workflows.holding import holding
@@ -54,6 +56,8 @@ def settle(
     Raises `StepError` or `TransferError`; the other side is let finish first, so
     that the next command finds its work done.
     """
+    if push and context.ask is not None:
+        ask_about(context.config, context.base, context.ask)
     with context.timeline.stage("facts") as stage:
         found = facts.gather(remote)
         stage.outcome = f"{found.os_id} {found.os_version}, {len(found.gpus)} GPU"
@@ -126,7 +130,9 @@ def start_session(
     `resume_from` is a checkpoint on the machine to go on from.
     """
     layout = settled.layout
-    data_yaml = f"{layout.data}/data.yaml" if context.config.dataset.path else None
+    dataset = context.config.dataset
+    given = dataset.path or dataset.source or dataset.command
+    data_yaml = f"{layout.data}/data.yaml" if given else None
     with context.timeline.stage("start training") as stage:
         folder.journal.append("session", number=number)
         session = training.start(
@@ -155,13 +161,15 @@ def _push_project(
                 commit = _clone(remote, config.project.git, config.project.ref, layout)
                 stage.outcome = f"{config.project.git} at {commit}"
                 return ()
-            report = push_project(remote, config, context.base, layout, context.reporter)
+            report = push_project(
+                remote, config, context.base, layout, context.reporter, verify=context.verify
+            )
             stage.outcome = said(report)
         local = _local_model(context)
         if local is None:
             return (report,)
         with context.timeline.stage("push model", local.name) as stage:
-            model = push_model(remote, local, layout, context.reporter)
+            model = push_model(remote, local, layout, context.reporter, verify=context.verify)
             stage.outcome = said(model)
         return report, model
     finally:
@@ -172,9 +180,20 @@ def _push_data(
     context: Context, remote: Remote, layout: Layout, source: DatasetSource
 ) -> tuple[PushReport, ...]:
     with context.timeline.stage("push data") as stage:
-        report = push_dataset(remote, source, layout, context.reporter)
-        stage.outcome = said(report)
+        lent = _lent(context, source)
+        report = push_dataset(remote, source, layout, context.reporter, verify=context.verify, lent=lent)
+        fetched = source.kind in ("remote", "objects", "command")
+        stage.outcome = "fetched by the machine" if fetched else said(report)
     return (report,)
+
+
+def _lent(context: Context, source: DatasetSource) -> tuple[Lent, ...]:
+    """Lend the caller's right to an S3 source for the transfer."""
+    if not source.where.startswith("s3://"):
+        return ()
+    from cloudtrain.providers.aws.lend import lend
+
+    return lend(source.where, profile=context.config.profile, region=context.config.region)
 
 
 def said(report: PushReport) -> str:

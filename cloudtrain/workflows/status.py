@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from cloudtrain.errors import CloudtrainError, ConnectError, HostKeyMismatch
 from cloudtrain.journal.folder import RunFolder, RunRecord
+from cloudtrain.journal.log import open_attempt
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Observation, Receipt
@@ -55,14 +56,15 @@ def status(folder: RunFolder, config: Config, provider: Callable[[], Provider]) 
     from cloudtrain.provision.end import receipt
 
     with ThreadPoolExecutor(2, thread_name_prefix="status") as pool:
-        cloud = pool.submit(lambda: provider().observe(folder.run()))
+        cloud = pool.submit(lambda: _asked(folder, provider()))
         session = pool.submit(training_status, folder, config)
         missing: list[str] = []
         observed = None
         try:
             observed = cloud.result()
         except CloudtrainError as error:
-            missing.append(f"the cloud was not reached: {error.message}")
+            missing.append(f"the cloud does not tell: {error.message}")
+        missing += _more(folder, observed)
         found = None
         try:
             found = session.result()
@@ -124,6 +126,28 @@ def _away(record: RunRecord, machine: Machine | None) -> str:
     if machine.market == "spot":
         return "EC2 took it back, or it powered itself off; EC2 gives it back when it has room"
     return "it powered itself off, at the end of its lease or idle"
+
+
+def _asked(folder: RunFolder, provider: Provider) -> Observation:
+    from cloudtrain.workflows.context import check_account
+
+    with ThreadPoolExecutor(1, thread_name_prefix="account") as pool:
+        same = pool.submit(check_account, folder, provider)
+        observed = provider.observe(folder.run())
+        same.result()
+    return observed
+
+
+def _more(folder: RunFolder, observed: Observation | None) -> list[str]:
+    """Name what may cost money beside the one machine that is shown."""
+    running = [m.id for m in observed.machines if m.alive][:-1] if observed else []
+    said = [f"{name} of this run exists too: `cloudtrain down` ends them all" for name in running]
+    if open_attempt(folder.journal.rows()) is not None:
+        said.append(
+            "a launch was asked for and its answer did not come: "
+            "`cloudtrain up` finds its machine, `cloudtrain down` ends it"
+        )
+    return said
 
 
 def _elsewhere(observed: Observation | None) -> bool:

@@ -94,6 +94,12 @@ def _ensure(
 ) -> Service | None:
     if name not in DEFAULT_PORTS:
         return None
+    if config.runtime == "docker":
+        raise UsageError(
+            f"{name} needs a Python environment on the machine, and with `runtime: docker` there is none",
+            hint="`cloudtrain tunnel PORT` reaches what your container serves; `cloudtrain fetch-weights --all` "
+            "brings the events home for a TensorBoard there",
+        )
     found = facts.gather(remote)
     layout = layout_of(folder, found.home)
     python = bootstrap.environment_python(config, found, layout)

@@ -18,6 +18,7 @@ from cloudtrain.models.training import Session
 from cloudtrain.providers.base import Identity, Provider
 from cloudtrain.provision.apply import apply_up, target_of
 from cloudtrain.provision.hostkey import secure_host_key
+from cloudtrain.provision.inside import said_of
 from cloudtrain.provision.launch import Applying
 from cloudtrain.provision.look import observe_settled
 from cloudtrain.provision.plan import Wanted, plan_up
@@ -28,10 +29,12 @@ from cloudtrain.transfer.push import differs as differs_there
 from cloudtrain.workflows.checks import check_project
 from cloudtrain.workflows.context import (
     Context,
+    check_account,
     check_open,
     find_run,
     layout_on,
     telling_what_runs,
+    timed,
     with_way_in,
 )
 from cloudtrain.workflows.resume import Copy, best_copy, give_up, place_copy
@@ -63,7 +66,7 @@ def up(context: Context) -> Up:
     _same_run(context, folder)
     provider = context.provider()
     with context.timeline.stage("plan") as stage:
-        identity = provider.identity()
+        identity = provider.identity() if folder is None else check_account(folder, provider)
         survey = provider.survey(context.config)
         observed = observe_settled(folder, provider) if folder else NOTHING
         chosen = best_copy(context, folder) if context.resume else None
@@ -78,7 +81,7 @@ def up(context: Context) -> Up:
         observed = give_up(context, folder, observed, chosen)
     folder = folder or _new_run(context, provider, identity)
     folder = with_way_in(folder, context.config, context.provider, context.reporter)
-    with telling_what_runs(folder, context.reporter, context.provider):
+    with telling_what_runs(folder, context.reporter, context.provider), timed(folder, "up", context.timeline):
         applying = Applying(
             provider=provider,
             folder=folder,
@@ -112,6 +115,8 @@ def _new_run(context: Context, provider: Provider, identity: Identity) -> RunFol
         provider=provider.name,
         region=identity.region,
         project=context.base,
+        account=identity.account or None,
+        profile=context.config.profile,
     )
 
 
@@ -188,6 +193,7 @@ def _plan(context: Context, survey: Survey, observed: Observation, source: Datas
             observed=observed,
             dataset_bytes=source.size_bytes if source else 0,
             now=datetime.now(UTC),
+            reached=said_of(survey.inside) if survey.inside else "",
         )
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cloudtrain.facts import parse
-from cloudtrain.models.config import Config, Dataset, Environment, Mirrors, Project, Train
+from cloudtrain.models.config import Config, Cuda, Dataset, Docker, Environment, Mirrors, Project, Train
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
 
@@ -28,6 +28,11 @@ CONFIGS: dict[str, Config] = {
     "existing": Config(environment=Environment(manager="existing", python="/opt/pytorch/bin/python")),
     "own host": Config(provider="ssh", environment=Environment(manager="existing")),
     "yolov5": Config(train=Train(kind="yolov5")),
+    "cuda": Config(environment=Environment(manager="uv"), cuda=Cuda(toolkit="12.8")),
+    "docker image": Config(runtime="docker", docker=Docker(image="ultralytics/ultralytics:8.4.190")),
+    "docker build": Config(
+        runtime="docker", docker=Docker(dockerfile="docker files/Dockerfile", memory="12g", shm_size="host")
+    ),
     "cpu": Config(train=Train(args={"device": "cpu"})),
     "no torch": Config(environment=Environment(torch="none", manager="uv"), train=Train(kind="script")),
     "mirrors": Config(

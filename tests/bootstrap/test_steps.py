@@ -9,7 +9,7 @@ import pytest
 from cloudtrain.bootstrap import Step, environment_python, steps
 from cloudtrain.bootstrap.packages import distribution
 from cloudtrain.errors import UsageError
-from cloudtrain.models.config import Config, Environment, Train
+from cloudtrain.models.config import Config, Environment, Mirrors, Train
 from tests.bootstrap.cases import CONFIGS, LAYOUT, MACHINES
 
 
@@ -38,11 +38,45 @@ CONDA = ["base", "miniconda", "environment", "torch", "trainer", "opencv"]
         ("debian-12-no-root", "yolov5", ["base", "miniconda", "environment", "torch", "trainer", "requirements", "opencv"]),
         ("t4", "existing", ["cloud-init", "base", "environment", "torch", "trainer", "gpu"]),
         ("t4", "own host", ["cloud-init", "base", "environment", "gpu"]),
+        ("t4", "cuda", ["cloud-init", "base", "cuda", "uv", *CONDA[2:], "gpu"]),
+        ("t4", "docker image", ["cloud-init", "base", "docker", "toolkit", "image", "gpu"]),
+        ("ubuntu-24.04-bare", "docker image", ["cloud-init", "base", "driver", "docker", "toolkit", "image", "gpu"]),
+        ("ubuntu-22.04-no-gpu", "docker build", ["cloud-init", "base", "docker", "image"]),
+        ("wsl", "docker image", ["base", "docker", "toolkit", "image", "gpu"]),
+        ("container-without-toolkit", "docker image", ["base", "docker", "image", "gpu"]),
+        ("v100-no-driver", "default", ["cloud-init", "base", "driver", *CONDA[1:], "gpu"]),
+        ("v100", "default", ["cloud-init", *CONDA, "gpu"]),
+        ("a10g", "default", ["cloud-init", *CONDA, "gpu"]),
+        ("t4-four", "default", ["cloud-init", *CONDA, "gpu"]),
         ("t4", "mirrors", ["cloud-init", "apt-mirror", *CONDA, "gpu"]),
     ],
 )  # fmt: skip
 def test_which_steps(machine: str, config: str, names: list[str]) -> None:
     assert list(of(machine, config)) == names
+
+
+def test_docker_is_the_distribution_s_and_sees_the_gpu_by_nvidias_toolkit() -> None:
+    found = of("t4", "docker image")
+    assert "install -y --no-install-recommends docker.io" in found["docker"].apply
+    assert found["docker"].root
+    assert "nvidia-ctk runtime configure --runtime=docker" in found["toolkit"].apply
+    assert set(found["toolkit"].needs) == {"base", "driver", "docker"}
+    assert {"docker", "toolkit"} <= set(found["image"].needs)
+    inside = of("container-without-toolkit", "docker image")["docker"]
+    assert "is a container itself" in inside.apply
+    assert "apt-get" not in inside.apply
+    assert of("debian-12-no-root", "docker image")["docker"].required
+
+
+def test_the_cuda_toolkit_brings_no_driver_and_is_found_by_every_shell() -> None:
+    step = of("ubuntu-24.04-bare", "cuda")["cuda"]
+    assert "repos/ubuntu2404/x86_64/cuda-keyring_1.1-1_all.deb" in step.apply
+    assert "install -y --no-install-recommends cuda-toolkit-12-8" in step.apply
+    assert "Pin-Priority: -1" in step.apply
+    assert "driver" in step.needs
+    assert "/etc/environment" in step.apply
+    other = of("debian-12-no-root", "cuda")["cuda"].apply
+    assert "no CUDA packages are known for debian 12" in other
 
 
 def test_the_driver_is_of_the_right_kind() -> None:
@@ -85,9 +119,16 @@ def test_base_asks_only_for_what_is_used() -> None:
 
 @pytest.mark.parametrize(
     ("machine", "config", "required"),
-    [("debian-12-no-root", "uv", True), ("t4", "uv", False), ("t4", "venv", False)],
+    [
+        # It has no screen, which setsid and a log stand in for, and no git, which nothing does.
+        ("debian-12-no-root", "uv", False),
+        ("debian-12-no-root", "venv", True),
+        ("t4", "uv", False),
+        ("t4", "venv", False),
+    ],
 )
 def test_base_is_required_only_for_what_is_truly_missing(machine: str, config: str, required: bool) -> None:
+    assert (MACHINES[machine].screen is None) == (machine == "debian-12-no-root")
     assert of(machine, config)["base"].required == required
 
 
@@ -117,6 +158,14 @@ def test_an_address_with_a_password_is_only_in_the_environment() -> None:
     for step in of("t4", "mirrors").values():
         for line in step.apply.splitlines():
             assert "s3cret" not in line or line.startswith("export PIP_INDEX_URL=")
+
+
+def test_an_index_without_tls_is_used_as_it_was_named() -> None:
+    plain = Mirrors(package_index="http://me:s3cret@10.0.0.1:81/simple", torch_index="http://10.0.0.2/whl")
+    config = Config(mirrors=plain)
+    assert "export PIP_TRUSTED_HOST=10.0.0.1:81\n" in of("t4", config)["trainer"].apply
+    assert "export PIP_TRUSTED_HOST='10.0.0.1:81 10.0.0.2'\n" in of("a10g", config)["torch"].apply
+    assert "TRUSTED" not in of("t4", "mirrors")["torch"].apply
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cloudtrain.bootstrap import steps
+from cloudtrain.models.config import Config, Cuda
 from cloudtrain.render import render
+from tests.bootstrap.cases import LAYOUT, MACHINES
 
 OPEN = (
     "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build"
@@ -59,14 +62,53 @@ def test_an_apt_mirror_takes_the_place_of_the_archive_once(tmp_path: Path) -> No
         "Types: deb\nURIs: http://security.ubuntu.com/ubuntu\nSuites: noble-security\n"
     )
     (lists / "ubuntu.sources").write_text(ubuntu)
-    (tmp_path / "sources.list").write_text("deb http://deb.debian.org/debian bookworm main\n")
+    (tmp_path / "sources.list").write_text(
+        "deb [arch=amd64] http://10.0.0.1:8080/proxy bookworm main contrib\n"
+        "deb http://10.0.0.1/debian-security bookworm-security main\n"
+        "deb https://docker.example.org/linux/debian bookworm stable\n"
+    )
     script = render("step-apt-mirror.sh.j2", mirror="http://m.example.org/a&b").replace(
         "/etc/apt", str(tmp_path)
     )
     for _ in range(2):
         subprocess.run(["bash", "-c", script], check=True)
-        assert (tmp_path / "sources.list").read_text() == "deb http://m.example.org/a&b bookworm main\n"
+        assert (tmp_path / "sources.list").read_text() == (
+            "deb [arch=amd64] http://m.example.org/a&b bookworm main contrib\n"
+            "deb http://10.0.0.1/debian-security bookworm-security main\n"
+            "deb https://docker.example.org/linux/debian bookworm stable\n"
+        )
         now = (lists / "ubuntu.sources").read_text()
         assert now.count("URIs: http://m.example.org/a&b") == 2
         assert "ubuntu.com" not in now
     assert (lists / "ubuntu.sources.before-cloudtrain").read_text() == ubuntu
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            'LANG="C"\nPATH="/usr/bin:/usr/games"\n',
+            'LANG="C"\nPATH="/usr/local/cuda-12.8/bin:/usr/bin:/usr/games"\nCUDA_HOME=/usr/local/cuda-12.8\n',
+        ),
+        (
+            "PATH=/usr/local/cuda-12.6/bin:/usr/bin\nCUDA_HOME=/usr/local/cuda-12.6\n",
+            'PATH="/usr/local/cuda-12.8/bin:/usr/bin"\nCUDA_HOME=/usr/local/cuda-12.8\n',
+        ),
+        (
+            None,
+            'PATH="/usr/local/cuda-12.8/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"\n'  # noqa: ISC004
+            "CUDA_HOME=/usr/local/cuda-12.8\n",
+        ),
+    ],
+)
+def test_cuda_is_put_first_in_every_session_s_path_once(
+    before: str | None, after: str, tmp_path: Path
+) -> None:
+    config = Config(cuda=Cuda(toolkit="12.8"))
+    step = next(step for step in steps(config, MACHINES["t4"], LAYOUT) if step.name == "cuda")
+    setting = step.apply[step.apply.index("# A profile is read") :].replace("/etc", str(tmp_path))
+    if before is not None:
+        (tmp_path / "environment").write_text(before)
+    for _ in range(2):
+        subprocess.run(["bash", "-euo", "pipefail", "-c", setting], check=True)
+        assert (tmp_path / "environment").read_text() == after

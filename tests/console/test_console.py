@@ -104,8 +104,14 @@ def test_a_result_is_text_or_one_object() -> None:
     spoken.console.show_receipt(Receipt(1.5, 0.32, "USD", ()))
     assert json.loads(spoken.out) == {
         "ok": True,
-        "result": {"hours": 1.5, "cost": 0.32, "currency": "USD", "leftovers": []}
-        | {"parked_hours": 0.0, "ended_by": ""},
+        "result": {
+            "hours": 1.5,
+            "cost": 0.32,
+            "currency": "USD",
+            "leftovers": [],
+            "parked_hours": 0.0,
+            "ended_by": "",
+        },
     }
     assert [json.loads(line)["event"] for line in spoken.err.splitlines()] == ["plan", "waterfall", "output"]
     assert json.loads(spoken.err.splitlines()[0])["plan"]["deadline"] == "2026-11-21T18:00:00Z"

@@ -121,6 +121,10 @@ def test_only_https_is_asked(url: str) -> None:
 
 def test_a_given_address_is_checked_as_well() -> None:
     assert checked_address("127.0.0.1", loopback=True) == "127.0.0.1"
+    assert checked_address("10.0.0.1", inside=True) == "10.0.0.1"
+    for wrong in ("0.0.0.0", "169.254.169.254", "255.255.255.255", "224.0.0.1"):
+        with pytest.raises(CloudError):
+            checked_address(wrong, inside=True)
     for wrong in ("127.0.0.1", "0.0.0.0", "10.0.0.1", "52.95.4.0/24"):
         with pytest.raises(CloudError):
             checked_address(wrong)

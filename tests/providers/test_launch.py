@@ -94,6 +94,23 @@ def test_on_demand_takes_its_shutdown_behaviour_from_the_lease(power_off: Any) -
     assert "spot-instances-request" not in json.dumps(request)
 
 
+@pytest.mark.parametrize("public", [True, False])
+def test_a_public_address_that_is_decided_on_goes_with_subnet_and_group_into_the_interface(
+    public: bool,
+) -> None:
+    request = request_of(replace(SPEC, subnet="subnet-1", public_address=public), "t")
+    assert request["NetworkInterfaces"] == [
+        {
+            "DeviceIndex": 0,
+            "AssociatePublicIpAddress": public,
+            "DeleteOnTermination": True,
+            "Groups": [SPEC.security_group],
+            "SubnetId": "subnet-1",
+        }
+    ]
+    assert not {"SubnetId", "SecurityGroupIds", "Placement"} & request.keys()
+
+
 @pytest.mark.parametrize(("containers", "hops"), [(False, 1), (True, 2)])
 def test_metadata_takes_a_token_and_one_hop_more_only_for_containers(containers: bool, hops: int) -> None:
     assert request_of(replace(SPEC, containers=containers), "token")["MetadataOptions"] == {

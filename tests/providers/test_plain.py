@@ -215,7 +215,12 @@ def test_own_network_is_checked_before_anything_is_made(cloud: Endpoint) -> None
     found = survey(subnet=subnet, security_group=own)
     assert found.offers[0].zones == ("us-east-1b",)
     assert any("admits nobody" in text for text in found.missing)
-    assert any("no public address" in text for text in found.missing)
+    assert found.inside == "10.9.1.0/24"
+    with pytest.raises(UsageError, match="nobody knows your public one"):
+        survey(subnet=subnet)
+    with pytest.raises(UsageError, match=r"needs `instance\.subnet`"):
+        survey(address="private")
+    assert survey(subnet=subnet, security_group=own, address="public").inside is None
 
 
 def test_without_a_default_vpc_the_remedy_is_named(cloud: Endpoint) -> None:

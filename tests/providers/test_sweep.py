@@ -11,7 +11,8 @@ import pytest
 from cloudtrain.models.plan import Found, LaunchSpec
 from cloudtrain.models.run import RunRef
 from cloudtrain.models.tags import run_tags
-from cloudtrain.providers.aws.provider import AwsProvider, owner_of
+from cloudtrain.providers.aws.provider import AwsProvider
+from cloudtrain.providers.aws.tags import owner_of
 from cloudtrain.providers.base import AccessSpec
 from tests.providers.test_launch import KEY, SPEC, Stored
 from tests.support.endpoint import Endpoint, Refusal, served

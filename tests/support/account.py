@@ -1,7 +1,9 @@
-"""A throw-away user of this computer, and an sshd that lets only its password in.
+"""A throw-away user, and an sshd that lets only its password in.
 
-Needs root, for only root may add a user and check a password; a developer without it
-sees the tests skipped with that reason, and with CI=true they fail instead.
+The user is known in a mount namespace of the server's own, with a layer over /etc, so this
+computer's /etc/passwd is never replaced. Needs root, for only root may add a user and check a
+password; a developer without it sees the tests skipped with that reason, and with CI=true they
+fail instead.
 """
 
 from __future__ import annotations
@@ -22,12 +24,24 @@ import pytest
 from cloudtrain.ssh import keys
 from tests.support.sshd import SSHD, free_port
 
+SERVE = """\
+set -e
+mount -t tmpfs none "$1/layer"
+mkdir "$1/layer/upper" "$1/layer/work"
+mount -t overlay none -o "lowerdir=/etc,upperdir=$1/layer/upper,workdir=$1/layer/work" /etc
+useradd -u "$3" -m -d "$4" -s /bin/bash -K UMASK=077 "$2"
+chpasswd
+exec "$5" -D -f "$1/sshd_config" -E "$1/sshd.log"
+"""
+"""What runs in the namespace; the password comes on its input, and all of it ends with its processes."""
+
 
 @dataclass
 class Account:
     """A user with a password, no sudo, and a server on a port of its own."""
 
     name: str
+    uid: int
     password: str
     home: Path
     folder: Path
@@ -51,11 +65,16 @@ class Account:
             f"AllowUsers {self.name}\nSubsystem sftp internal-sftp\nLogLevel VERBOSE\n"
             f"SetEnv PATH={path} SHLVL=1\nMaxAuthTries 2\nMaxStartups 50:30:100\n"
         )
+        (self.folder / "layer").mkdir()
+        words = [str(self.folder), self.name, str(self.uid), str(self.home), SSHD]
         self.process = subprocess.Popen(
-            [SSHD, "-D", "-f", str(self.folder / "sshd_config"), "-E", str(self.folder / "sshd.log")],
-            stdin=subprocess.DEVNULL,
+            ["unshare", "--mount", "--propagation", "private", "bash", "-c", SERVE, "serve", *words],
+            stdin=subprocess.PIPE,
             start_new_session=True,
         )
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{self.name}:{self.password}\n".encode())
+        self.process.stdin.close()
         end = time.monotonic() + 10
         while "Server listening" not in (self.log if (self.folder / "sshd.log").exists() else ""):
             assert self.process.poll() is None, self.log
@@ -64,13 +83,15 @@ class Account:
 
     def processes(self) -> list[int]:
         """Every process of the user."""
-        said = subprocess.run(["pgrep", "-u", self.name], capture_output=True, text=True, check=False).stdout
+        said = subprocess.run(
+            ["pgrep", "-u", str(self.uid)], capture_output=True, text=True, check=False
+        ).stdout
         return [int(pid) for pid in said.split()]
 
 
 def require_root() -> None:
     """Skip without root, or fail where CI must show it."""
-    missing = [name for name in ("useradd", "chpasswd", "userdel", "pgrep") if shutil.which(name) is None]
+    missing = [name for name in ("useradd", "chpasswd", "unshare", "pgrep") if shutil.which(name) is None]
     if os.geteuid() == 0 and not missing:
         return
     why = f"needs {', '.join(missing)}" if missing else "needs root: a user is added, and a password checked"
@@ -83,12 +104,13 @@ def require_root() -> None:
 def account(
     folder: Path, *, port: int = 2222, path: str = "/usr/local/bin:/usr/bin:/bin"
 ) -> Generator[Account]:
-    """Add a user, serve it, and take user, processes and files away again."""
+    """Serve a new user, and take user, processes and files away again."""
     require_root()
     name = f"ct{secrets.token_hex(4)}"
     home = Path("/var/tmp") / name
     made = Account(
         name=name,
+        uid=30_000 + secrets.randbelow(30_000),
         password=f"p'{secrets.token_hex(8)} \"$x\\",
         home=home,
         folder=folder,
@@ -98,9 +120,7 @@ def account(
     )
     folder.mkdir(parents=True, exist_ok=True)
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    subprocess.run(["useradd", "-m", "-d", str(home), "-s", "/bin/bash", "-K", "UMASK=077", name], check=True)
     try:
-        subprocess.run(["chpasswd"], input=f"{name}:{made.password}", text=True, check=True)
         made.start(path)
         yield made
     finally:
@@ -119,5 +139,4 @@ def _remove(made: Account) -> None:
             except ProcessLookupError:
                 continue
         time.sleep(0.05)
-    subprocess.run(["userdel", "-f", made.name], check=False, capture_output=True)
     shutil.rmtree(made.home, ignore_errors=True)

@@ -76,13 +76,13 @@ def calls(way: Stateful) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def kill_at(way: Road, at: int, when: str, *command: str) -> Ended:
-    """Run a command and SIGKILL it before or after its `at`-th call took effect."""
+def kill_at(way: Road, at: int, when: str, *command: str, call: str | None = None) -> Ended:
+    """Run a command and SIGKILL it before or after its `at`-th call (of one kind) took effect."""
     gate = Path(way.project / ".gate")
     os.mkfifo(gate)
     try:
         process = way.start(*command, gate=gate)
-        arm(way, at=at, when=when, kill=process.pid)
+        arm(way, at=at, when=when, kill=process.pid, **({"call": call} if call else {}))
         gate.write_text("go\n")
         _, said = process.communicate(timeout=120)
     finally:

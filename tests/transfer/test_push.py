@@ -253,6 +253,7 @@ def test_no_room_is_said_before_anything_moves(line: Remote, layout: Layout, bas
     """A sparse file larger than any disk here."""
     with (base / "huge.bin").open("wb") as file:
         file.truncate(15 << 40)
+    (base / ".cloudtrainignore").write_text("!/huge.bin\n")
     with pytest.raises(TransferError, match="are free") as caught:
         push_project(line, Config(), base, layout, seen)
     assert "volume_gb" in caught.value.hint

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from cloudtrain.errors import RefusedError, UsageError
+from cloudtrain.errors import CloudError, RefusedError, UsageError
 from cloudtrain.events import Timeline
 from cloudtrain.journal.folder import RunFolder, create
 from cloudtrain.models.account import Sweep
 from cloudtrain.models.config import Config
-from cloudtrain.models.plan import Found
+from cloudtrain.models.plan import Found, Observation
+from cloudtrain.models.run import RunRef
 from cloudtrain.providers.base import Identity
 from cloudtrain.workflows.audit import Audit, Deleting, Deletion, audit, choose, delete
 from tests.support.road import Road, home
@@ -32,7 +33,10 @@ class Cloud:
         self.removed: tuple[Found, ...] = ()
 
     def identity(self) -> Identity:
-        return Identity(ME, "us-east-1", "aws")
+        return Identity(ME, "us-east-1", "aws", "41")
+
+    def observe(self, run: RunRef) -> Observation:
+        return Observation((), None, None)
 
     def sweep(self, owner: str, regions: tuple[str, ...] | None = None) -> Sweep:
         return Sweep(regions or ("us-east-1",), self.found, self.missing)
@@ -151,10 +155,36 @@ def test_with_discard_the_request_goes_with_its_machine_and_the_volume_by_itself
     assert {one.id for one in cloud.removed} == {"i-1", "sir-1"}
 
 
-def test_a_machine_that_never_trained_holds_nothing(tmp_path: Path) -> None:
+def test_a_machine_that_nobody_here_trained_on_may_hold_anothers_training(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     cloud = Cloud(renamed(MACHINE, folder), renamed(GROUP, folder))
-    assert {one.id for one in removing(cloud).removed} == {"i-1", "sg-1"}
+    with pytest.raises(RefusedError, match="not proven at home"):
+        removing(cloud)
+    assert {one.id for one in removing(cloud, discard=True).removed} == {"i-1", "sg-1"}
+
+
+def test_a_volume_with_a_machine_does_not_end_that_unsaid() -> None:
+    cloud = Cloud(replace(MACHINE, state="stopped"), VOLUME, REQUEST)
+    with pytest.raises(RefusedError, match="i-1 still needs it"):
+        removing(cloud, "vol-1", discard=True)
+    with pytest.raises(RefusedError, match="cancelling it may end i-1"):
+        removing(cloud, "sir-1", discard=True)
+    assert cloud.removed == ()
+
+
+def test_nobody_telling_is_not_nothing() -> None:
+    with pytest.raises(CloudError, match="nobody told"):
+        looked(Cloud(missing=("anything in us-east-1 (AccessDenied)",)))
+
+
+def test_a_run_that_was_not_looked_for_is_not_called_gone(tmp_path: Path) -> None:
+    folder = create(
+        name="other", owner=ME, provider="aws", region="us-east-1", project=tmp_path, account="42"
+    )
+    assert looked(Cloud()).unseen == ()
+    folder.update(account="41")
+    assert looked(Cloud()).unseen == (folder.path.name,)
+    assert looked(Cloud(missing=("instances in us-east-1 (late)",))).unseen == ()
 
 
 def test_a_stopped_machine_that_trained_is_sent_home_by_down(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults import account, calls, give_back, reclaim
+from tests.support.faults import account, arm, calls, disarm, give_back, reclaim
 from tests.support.road import Road, home, until
 
 pytestmark = pytest.mark.road
@@ -23,6 +23,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
 @pytest.fixture
 def way(tmp_path: Path, shared: Path) -> Generator[Road]:
     made = Road(tmp_path / "road", shared)
+    made.running  # noqa: B018 - the sandbox is up before its knobs are turned
     yield made
     give_back(made)
     made.call("down", "--discard", "--stop-training", code=None)
@@ -140,3 +141,25 @@ def test_no_spot_then_on_demand_says_what_refused_it_and_leaves_no_request(way: 
         assert "0 left" in refused.stderr
     finally:
         account(way)
+
+
+def test_a_request_that_cannot_be_cancelled_ends_the_search_for_machines(way: Road) -> None:
+    types = ("g4dn.xlarge", "g5.xlarge")
+    zones = {f"us-east-1{letter}": 0 for letter in "abcdef"}
+    account(way, capacity=dict.fromkeys(types, zones), open_requests=True)
+    arm(way, at=1, times=0, call="CancelSpotInstanceRequests", error="UnauthorizedOperation")
+    config = way.project / "cloudtrain.yaml"
+    config.write_text(config.read_text() + f"instance: {{market: spot, type: [{', '.join(types)}]}}\n")
+    try:
+        refused = way.call("up", "-y", code=3)
+        left = requests(way, "open")
+        assert len(left) == 1
+        assert left[0] in refused.stderr
+        assert "nothing else was tried" in refused.stderr
+        disarm(way)
+        way.call("down")
+        assert requests(way, "open", "active") == []
+    finally:
+        disarm(way)
+        account(way)
+    assert way.alive() == []

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.journal.folder import RunFolder
-from tests.support.faults import arm, disarm
+from tests.support.faults import arm, disarm, kill_at
 from tests.support.road import Road, home, until
 
 pytestmark = pytest.mark.road
@@ -179,3 +179,35 @@ def test_run_does_not_take_an_old_session_for_an_edit(way: Road) -> None:
     refused = way.call("run", "-y", code=7)
     assert "cloudtrain train" in refused.stderr
     assert len(way.alive()) == 1
+
+
+def test_credentials_of_another_account_never_end_or_double_a_run(way: Road) -> None:
+    way.call("up", "-y")
+    way.wait_for_end()
+    run = next((way.home / "data" / "runs").glob("*/run.json"))
+    mine = [p for p in run.parent.parent.glob("*/run.json") if str(way.project) in p.read_text()]
+    folder = RunFolder(max(mine, key=lambda path: path.stat().st_mtime).parent)
+    own = folder.record().account
+    assert own
+    folder.update(account="999999999999", profile="work")
+    for verb in (("down",), ("up", "-y"), ("stop",), ("start",)):
+        refused = way.call(*verb, code=7)
+        assert "999999999999" in refused.stderr
+        assert "AWS_PROFILE=work" in refused.stderr
+        assert folder.record().ended is None
+    assert any("999999999999" in text for text in way.json("status")["result"]["missing"])
+    assert len(way.alive()) == 1
+    folder.update(account=own)
+    way.call("down")
+    assert way.left() == []
+
+
+def test_a_lost_answer_forgets_neither_price_nor_lease(way: Road) -> None:
+    kill_at(way, 1, "after", "up", "-y", call="RunInstances")
+    assert any("its answer did not come" in text for text in way.json("status")["result"]["missing"])
+    way.call("up", "-y")
+    record = way.json("status")["result"]["record"]
+    assert record["price_hour"] > 0.5
+    assert record["deadline"]
+    way.wait_for_end()
+    assert way.json("down")["result"]["receipt"]["cost"] > 0

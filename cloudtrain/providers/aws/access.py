@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import botocore.exceptions as boto
 
 from cloudtrain.errors import CloudError, UsageError
+from cloudtrain.models.address import is_inside
 from cloudtrain.models.run import RunRef
 from cloudtrain.models.tags import run_tags
 from cloudtrain.paths import data_dir
@@ -63,8 +64,10 @@ def caller_address(service: str, *, timeout_s: float = 4) -> str:
     return checked_address(raw.decode("ascii", "replace").strip())
 
 
-def checked_address(text: str, *, loopback: bool = False) -> str:
-    """Return `text` if it is one public IPv4 address, or a loopback one where `loopback` says so.
+def checked_address(text: str, *, loopback: bool = False, inside: bool = False) -> str:
+    """Return `text` if it is one public IPv4 address.
+
+    `loopback` takes this computer's own too, `inside` a private network's.
 
     Raises `CloudError`.
     """
@@ -76,7 +79,7 @@ def checked_address(text: str, *, loopback: bool = False) -> str:
             hint="set `access.ingress` to your public IPv4 address",
         ) from error
     public = address.is_global and not (address.is_multicast or address.is_reserved)
-    if not (public or (loopback and address.is_loopback)):
+    if not (public or (loopback and address.is_loopback) or (inside and is_inside(text))):
         raise CloudError(
             f"{address} is not a public address: the machine would not see you come from it",
             hint="set `access.ingress` to your public IPv4 address",
@@ -105,7 +108,7 @@ def prepare(clients: Clients, spec: AccessSpec) -> Access:
     """Make or find key pair and security group and admit the caller. Idempotent."""
     created: list[str] = []
     if spec.ingress:
-        checked_address(spec.ingress, loopback=True)
+        checked_address(spec.ingress, loopback=True, inside=spec.subnet is not None)
     name = f"cloudtrain-{spec.run.slug}"
     if _import_key(clients.ec2, name, spec):
         created.append(f"key pair {name}")

@@ -150,12 +150,16 @@ def sweep(clients: Clients, owner: str, regions: tuple[str, ...] | None = None) 
     found: dict[str, list[tuple[Found, Row]]] = {name: [] for name in names}
     for (name, question), future in asked.items():
         nothing: list[tuple[Found, Row]] = []
-        found[name] += advice.take(future, f"{question.kind}s in {name}", nothing)
+        found[name] += advice.take(future, f"{_plural(question.kind)} in {name}", nothing)
     told = [name for name in names if found[name]]
     rows = ask_each(lambda name: _priced(places[name], found[name]), told)
     unpriced = {name: [one for one, _ in found[name]] for name in told}
     every = [one for name in told for one in advice.take(rows[name], f"prices in {name}", unpriced[name])]
     return Sweep(names, tuple(every), _summed(advice.missing, names))
+
+
+def _plural(kind: str) -> str:
+    return f"{kind}es" if kind.endswith("s") else f"{kind}s"
 
 
 def _enabled(clients: Clients, advice: Advice) -> tuple[str, ...]:

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import botocore.exceptions as boto
 
-from cloudtrain.errors import UsageError
+from cloudtrain.catalog import recipe
+from cloudtrain.errors import CloudtrainError, UsageError
+from cloudtrain.models.config import Config
 from cloudtrain.models.plan import Image
+from cloudtrain.models.tags import RECIPE, USER
 from cloudtrain.paths import shipped
+from cloudtrain.providers.aws import baked
 from cloudtrain.providers.aws.client import Clients
 from cloudtrain.providers.aws.errors import FAILURES, NO_ANSWER, code_of, translate, translating
+
+
+def choose(clients: Clients, config: Config) -> Image:
+    """Return the image of a configuration.
+
+    `auto` is the caller's newest of this recipe, then the Deep Learning image where that
+    is allowed, then Ubuntu. Raises what `resolve` raises.
+    """
+    if config.instance.image != recipe.AUTO:
+        return resolve(clients, config.instance.image)
+    try:
+        mine = baked.fitting(clients, recipe.digest(config))
+        if mine is not None:
+            return resolve(clients, mine)
+    except (*FAILURES, CloudtrainError):
+        pass  # nobody would say, or it was deregistered meanwhile: there is another way to the same end
+    if config.instance.dlami:
+        with suppress(UsageError):
+            return resolve(clients, recipe.DLAMI)
+    return resolve(clients, recipe.recipe().base)
 
 
 def resolve(clients: Clients, wanted: str) -> Image:
@@ -88,7 +113,15 @@ def _image(row: Any, user: str) -> Image:  # noqa: ANN401 - one image of the API
         for mapping in row.get("BlockDeviceMappings", [])
         if mapping.get("DeviceName") == root
     ]
-    return Image(str(row["ImageId"]), str(row.get("Name", "")), user, root, max(sizes, default=8))
+    tags = baked.tags_of(row)
+    return Image(
+        id=str(row["ImageId"]),
+        name=str(row.get("Name", "")),
+        user=tags.get(USER, user),
+        root_device=root,
+        floor_gb=max(sizes, default=8),
+        baked=RECIPE in tags,
+    )
 
 
 def _no_image(image_id: str, region: str) -> UsageError:

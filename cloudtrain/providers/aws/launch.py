@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import botocore.exceptions as boto
@@ -68,11 +67,9 @@ def request_of(spec: LaunchSpec, token: str) -> dict[str, Any]:
         },
         "TagSpecifications": tags.specifications(spec.tags, spot=spec.market == "spot"),
     }
-    if spec.subnet:
-        request["SubnetId"] = spec.subnet
-    elif spec.zone:
+    if spec.zone and not spec.subnet:
         request["Placement"] = {"AvailabilityZone": spec.zone}
-    request["SecurityGroupIds"] = [spec.security_group]
+    request |= _placed(spec)
     if spec.market == "spot":
         # Persistent with stop: EC2 stops the machine on a reclaim and starts it again
         # by itself. No shutdown behaviour is sent: terminate would make AWS launch a
@@ -84,6 +81,21 @@ def request_of(spec: LaunchSpec, token: str) -> dict[str, Any]:
     else:
         request["InstanceInitiatedShutdownBehavior"] = spec.after_power_off
     return request
+
+
+def _placed(spec: LaunchSpec) -> dict[str, Any]:
+    """Return subnet and group; by an interface of its own where a public address is decided on."""
+    subnet = {"SubnetId": spec.subnet} if spec.subnet else {}
+    if spec.public_address is None:
+        return {**subnet, "SecurityGroupIds": [spec.security_group]}
+    interface = {
+        "DeviceIndex": 0,
+        "AssociatePublicIpAddress": spec.public_address,
+        "DeleteOnTermination": True,
+        "Groups": [spec.security_group],
+        **subnet,
+    }
+    return {"NetworkInterfaces": [interface]}
 
 
 def run_once(
@@ -120,8 +132,9 @@ def run_once(
 
 
 def _unanswered(error: Exception) -> LostAnswerError:
+    reason = " ".join(str(error).split())[:200]  # a proxy's page is no answer, and nothing to read
     return LostAnswerError(
-        f"AWS did not answer the launch: {error}; a machine may have been started",
+        f"AWS did not answer the launch: {reason}; a machine may have been started",
         hint="`cloudtrain up` asks again for the same one; `cloudtrain down` removes it if it exists",
     )
 
@@ -158,14 +171,15 @@ def abandon(clients: Clients, request: dict[str, Any]) -> None:
     """Cancel a spot request that a refused launch left open, found by the tags it was made with.
 
     It would launch a machine later, which nobody waits for. Only requests without a
-    machine are cancelled; the answer is not waited for to be good, because `down` and
-    `audit` find by the same tags what stays.
+    machine are cancelled. Raises `CloudError` when that cannot be done or known: nothing
+    else may be tried then, because each try could leave one more.
     """
     if "InstanceMarketOptions" not in request:
         return
     pairs = {pair["Key"]: pair["Value"] for pair in request["TagSpecifications"][0]["Tags"]}
     filters: Any = [{"Name": f"tag:{key}", "Values": [pairs.get(key, "")]} for key in (ID, OWNER)]
-    with suppress(*FAILURES):
+    open_ones = ["one, perhaps"]
+    try:
         rows = clients.ec2.describe_spot_instance_requests(Filters=filters)["SpotInstanceRequests"]
         open_ones = [
             str(row.get("SpotInstanceRequestId"))
@@ -174,3 +188,9 @@ def abandon(clients: Clients, request: dict[str, Any]) -> None:
         ]
         if open_ones:
             clients.ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=open_ones)
+    except FAILURES as error:
+        raise CloudError(
+            f"the refused launch left a spot request open ({', '.join(open_ones)}), and it cannot be cancelled now: "
+            f"{translate(error, 'cancelling it').message}; it would launch a machine when there is room",
+            hint="nothing else was tried; `cloudtrain down` cancels it as soon as AWS lets you",
+        ) from error

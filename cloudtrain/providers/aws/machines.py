@@ -40,8 +40,15 @@ def to_machine(instance: Mapping[str, Any] | object) -> Machine:
         zone=str(placement.get("AvailabilityZone", "")),
         market="spot" if item.get("InstanceLifecycle") == "spot" else "on-demand",
         address=item.get("PublicIpAddress") or item.get("PrivateIpAddress") or None,
-        launched=item.get("LaunchTime") or datetime.now(UTC),
+        launched=_first_launch(item),
     )
+
+
+def _first_launch(item: Mapping[str, Any]) -> datetime:
+    """Return since when a machine is billed. LaunchTime moves to each start: the root disk's time stays."""
+    disks = [disk.get("Ebs", {}).get("AttachTime") for disk in item.get("BlockDeviceMappings", [])]
+    known = [at for at in (item.get("LaunchTime"), *disks) if at is not None]
+    return min(known, default=datetime.now(UTC))
 
 
 def describe(clients: Clients, machine_id: str) -> Machine | None:

@@ -27,6 +27,8 @@ class Network:
 
     zone: str | None = None
     notes: tuple[str, ...] = ()
+    inside: str | None = None
+    """The subnet, as a CIDR, in which the machine gets no public address."""
 
 
 def check(clients: Clients, config: Config, port: int) -> Network:
@@ -38,13 +40,33 @@ def check(clients: Clients, config: Config, port: int) -> Network:
     subnet = _subnet(clients, config.instance.subnet)
     vpc = str(subnet["VpcId"]) if subnet else _default_vpc(clients)
     notes: list[str] = []
-    if subnet and not subnet.get("MapPublicIpOnLaunch"):
-        notes.append(
-            f"{subnet['SubnetId']} gives no public address: the machine is reached at its private one"
-        )
+    inside = _inside(config, subnet)
     if config.instance.security_group:
         notes += _check_group(clients, config.instance.security_group, vpc, port)
-    return Network(str(subnet["AvailabilityZone"]) if subnet else None, tuple(notes))
+    return Network(str(subnet["AvailabilityZone"]) if subnet else None, tuple(notes), inside)
+
+
+def _inside(config: Config, subnet: Row | None) -> str | None:
+    """Return the subnet in which the machine has a private address only, or None.
+
+    Raises `UsageError` when nobody could get in: the caller's public address is not the
+    one that it would be seen to come from there.
+    """
+    wanted = config.instance.address
+    if wanted == "public" or (wanted == "auto" and (subnet is None or subnet.get("MapPublicIpOnLaunch"))):
+        return None
+    if subnet is None:
+        raise UsageError(
+            "`instance.address: private` needs `instance.subnet`",
+            hint="name the subnet that you, or a ProxyJump of yours, can reach",
+        )
+    if not (config.access.ingress or config.instance.security_group):
+        raise UsageError(
+            f"the machine would have a private address in {subnet['SubnetId']}, where nobody knows your public one",
+            hint="set `access.ingress` to the address you come from inside (a hop's, say), or name a group "
+            "of yours in `instance.security_group`",
+        )
+    return str(subnet["CidrBlock"])
 
 
 def _subnet(clients: Clients, name: str | None) -> Row | None:

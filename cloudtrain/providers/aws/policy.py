@@ -17,9 +17,9 @@ from cloudtrain.models.account import Policy
 from cloudtrain.models.tags import OWNER
 
 Scope = Literal["look", "make", "tag", "change", "image", "quota", "role"]
-ALL = "up run down status train stop start extend adopt audit audit-delete offers quota doctor"
+ALL = "up run down status train stop start extend adopt bake images images-prune audit audit-delete offers quota doctor"
 VERBS = tuple(ALL.split())
-"""What a policy can be printed for; `audit-delete` is `audit --delete`."""
+"""What a policy can be printed for; `audit-delete` is `audit --delete`, `images-prune` is `images --prune`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,57 +33,58 @@ class Right:
 
 
 RIGHTS = (
-    Right("ec2:DescribeInstances", "up run down status stop start extend adopt audit audit-delete quota doctor",
+    Right("ec2:DescribeInstances", "up run down status stop start extend adopt audit audit-delete quota doctor bake",
           "to find the run's machine by its tags, and to count what uses a quota"),
-    Right("ec2:DescribeVolumes", "up run down status stop start extend adopt audit audit-delete",
+    Right("ec2:DescribeVolumes", "up run down status stop start extend adopt audit audit-delete bake",
           "to find volumes of the run"),
-    Right("ec2:DescribeKeyPairs", "up run down status stop start extend adopt audit audit-delete",
+    Right("ec2:DescribeKeyPairs", "up run down status stop start extend adopt audit audit-delete bake",
           "to find the run's key pair"),
-    Right("ec2:DescribeSecurityGroups", "up run down status stop start extend adopt audit audit-delete",
+    Right("ec2:DescribeSecurityGroups", "up run down status stop start extend adopt audit audit-delete bake",
           "to find the run's security group and its rules"),
-    Right("ec2:DescribeSpotInstanceRequests", "up run down status stop start extend adopt audit audit-delete",
+    Right("ec2:DescribeSpotInstanceRequests", "up run down status stop start extend adopt audit audit-delete bake",
           "to find spot requests: an open one launches a machine"),
-    Right("ec2:DescribeImages", "up run audit audit-delete", "to read an image's root device and smallest volume"),
-    Right("ec2:DescribeInstanceTypes", "up run offers quota doctor", "to know GPUs, memory and vCPUs of a type"),
-    Right("ec2:DescribeInstanceTypeOfferings", "up run offers", "to know the zones that have a type"),
+    Right("ec2:DescribeImages", "up run audit audit-delete bake images images-prune", "to find your images, and to read an image's root device and smallest volume"),
+    Right("ec2:DescribeInstanceTypes", "up run offers quota doctor bake", "to know GPUs, memory and vCPUs of a type"),
+    Right("ec2:DescribeInstanceTypeOfferings", "up run offers bake", "to know the zones that have a type"),
     Right("ec2:DescribeSpotPriceHistory", "up run offers audit audit-delete", "to show spot prices"),
-    Right("ec2:DescribeVpcs", "up run doctor", "to see that there is a default VPC"),
-    Right("ec2:DescribeSubnets", "up run doctor", "to check `instance.subnet`"),
+    Right("ec2:DescribeVpcs", "up run doctor bake", "to see that there is a default VPC"),
+    Right("ec2:DescribeSubnets", "up run doctor bake", "to check `instance.subnet`"),
     Right("ec2:DescribeRegions", "audit audit-delete doctor", "to look for leftovers in every enabled region"),
     Right("ec2:DescribeNetworkInterfaces", "audit audit-delete", "to find interfaces that were left over"),
     Right("ec2:DescribeAddresses", "audit audit-delete", "to find addresses that were left over"),
-    Right("ec2:DescribeSnapshots", "audit audit-delete", "to find snapshots that were left over"),
-    Right("pricing:GetProducts", "up run offers audit audit-delete", "to show on-demand prices"),
+    Right("ec2:DescribeSnapshots", "audit audit-delete bake images images-prune", "to find snapshots: of your images, and those left over"),
+    Right("pricing:GetProducts", "up run offers audit audit-delete bake", "to show on-demand prices"),
     Right("servicequotas:GetServiceQuota", "quota doctor", "to see the vCPU quota"),
     Right("servicequotas:GetAWSDefaultServiceQuota", "quota doctor", "to see its default"),
     Right("servicequotas:ListRequestedServiceQuotaChangeHistoryByQuota", "quota doctor",
           "to see whether more was asked for already"),
     Right("servicequotas:RequestServiceQuotaIncrease", "quota", "to ask for more", "quota"),
-    Right("ssm:GetParameter", "up run", "to find the newest Ubuntu image", "image"),
-    Right("ec2:RunInstances", "up run", "to launch the machine", "make"),
-    Right("ec2:ImportKeyPair", "up run", "to log in with a key that was made on your computer", "make"),
-    Right("ec2:CreateSecurityGroup", "up run doctor",
+    Right("ssm:GetParameter", "up run bake", "to find the newest Ubuntu image", "image"),
+    Right("ec2:RunInstances", "up run bake", "to launch the machine", "make"),
+    Right("ec2:ImportKeyPair", "up run bake", "to log in with a key that was made on your computer", "make"),
+    Right("ec2:CreateSecurityGroup", "up run doctor bake",
           "to admit your address and nobody else; `doctor` asks by a dry run", "make"),
-    Right("ec2:CreateTags", "up run", "to tag a thing in the very call that makes it", "tag"),
-    Right("ec2:CreateTags", "up run start extend adopt",
-          "to keep the end of the lease and the public half of the machine's host key as its tags", "change"),
+    Right("ec2:CreateTags", "up run bake", "to tag a thing in the very call that makes it", "tag"),
+    Right("ec2:CreateTags", "up run start extend adopt bake", "to keep the end of the lease and the public half of the machine's host key as its tags", "change"),
     Right("ec2-instance-connect:SendSSHPublicKey", "adopt", "to get in from a second computer, once", "change"),
-    Right("ec2:AuthorizeSecurityGroupIngress", "up run status train stop start adopt",
+    Right("ec2:AuthorizeSecurityGroupIngress", "up run status train stop start adopt bake",
           "to admit your address, also after it changed", "change"),
-    Right("ec2:RevokeSecurityGroupIngress", "up run status train stop start adopt",
+    Right("ec2:RevokeSecurityGroupIngress", "up run status train stop start adopt bake",
           "to withdraw your old address", "change"),
-    Right("ec2:StartInstances", "up run down start", "to start a stopped machine", "change"),
-    Right("ec2:StopInstances", "up run stop", "to park a machine", "change"),
-    Right("ec2:TerminateInstances", "up run down audit-delete", "to end the machine", "change"),
-    Right("ec2:CancelSpotInstanceRequests", "up run down audit-delete",
+    Right("ec2:StartInstances", "up run down start bake", "to start a stopped machine", "change"),
+    Right("ec2:StopInstances", "up run stop bake", "to park a machine", "change"),
+    Right("ec2:TerminateInstances", "up run down audit-delete bake", "to end the machine", "change"),
+    Right("ec2:CancelSpotInstanceRequests", "up run down audit-delete bake",
           "to keep AWS from launching a machine anew", "change"),
-    Right("ec2:DeleteKeyPair", "run down audit-delete", "to leave nothing behind", "change"),
-    Right("ec2:DeleteSecurityGroup", "run down audit-delete", "to leave nothing behind", "change"),
+    Right("ec2:DeleteKeyPair", "run down audit-delete bake", "to leave nothing behind", "change"),
+    Right("ec2:DeleteSecurityGroup", "run down audit-delete bake", "to leave nothing behind", "change"),
     Right("ec2:DeleteVolume", "audit-delete", "to delete a volume that was left over", "change"),
-    Right("ec2:DeleteSnapshot", "audit-delete", "to delete a snapshot that was left over", "change"),
-    Right("ec2:DeregisterImage", "audit-delete", "to delete an image that was left over", "change"),
+    Right("ec2:DeleteSnapshot", "audit-delete images-prune", "to delete a snapshot that was left over", "change"),
+    Right("ec2:DeregisterImage", "audit-delete images-prune", "to delete an image that was left over", "change"),
     Right("ec2:DeleteNetworkInterface", "audit-delete", "to delete an interface that was left over", "change"),
     Right("ec2:ReleaseAddress", "audit-delete", "to release an address that was left over", "change"),
+    Right("ec2:CreateImage", "bake", "to make an image that carries our tag", "make"),
+    Right("ec2:CreateImage", "bake", "to make it of a machine that carries our tag", "change"),
     Right("iam:CreateServiceLinkedRole", "up run", "AWS makes its role for spot at an account's first spot use",
           "role"),
 )  # fmt: skip
@@ -97,9 +98,12 @@ IMPLIED = {
 FREE = {"sts:GetCallerIdentity": "AWS answers it to everybody; no policy can deny it"}
 """Calls of ours that need no right."""
 
-_NEW = ("instance", "volume", "network-interface", "spot-instances-request", "key-pair", "security-group")
+# fmt: off
+_NEW = ("instance", "volume", "network-interface", "spot-instances-request", "key-pair", "security-group",
+        "image", "snapshot")
+# fmt: on
 _USED = ("subnet", "key-pair", "security-group")
-_MAKING = ["RunInstances", "CreateSecurityGroup", "ImportKeyPair"]
+_MAKING = ["RunInstances", "CreateSecurityGroup", "ImportKeyPair", "CreateImage"]
 
 
 def policy(verbs: Iterable[str], partition: str) -> Policy:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 
 from cloudtrain.errors import CredentialsError
 from cloudtrain.models.account import OfferList, OfferQuery, Policy, Probe, Quota, QuotaRequest, Sweep
 from cloudtrain.models.config import Config
+from cloudtrain.models.image import BakedImage
 from cloudtrain.models.machine import Machine, Market
 from cloudtrain.models.plan import Found, LaunchSpec, Observation, Survey
 from cloudtrain.models.run import RunRef
@@ -16,6 +16,7 @@ from cloudtrain.providers.aws import (
     access,
     adopt,
     audit,
+    baked,
     doctor,
     launch,
     machines,
@@ -27,6 +28,7 @@ from cloudtrain.providers.aws import (
 )
 from cloudtrain.providers.aws.client import Clients, Settings
 from cloudtrain.providers.aws.errors import translating
+from cloudtrain.providers.aws.tags import owner_of
 from cloudtrain.providers.base import Access, AccessSpec, Identity, Launches
 
 
@@ -55,8 +57,9 @@ class AwsProvider:
     def identity(self) -> Identity:
         """Ask STS who calls. The owner is a digest, so that tags name no account."""
         with translating("asking AWS who you are"):
-            arn = self.clients.sts.get_caller_identity()["Arn"]
-        return Identity(owner_of(arn), self.clients.region, self.clients.partition)
+            said = self.clients.sts.get_caller_identity()
+        owner, account = owner_of(said["Arn"]), str(said["Account"])
+        return Identity(owner, self.clients.region, self.clients.partition, account)
 
     def survey(self, config: Config) -> Survey:
         """Ask for everything a plan needs."""
@@ -101,6 +104,14 @@ class AwsProvider:
         except CredentialsError:  # no region is set: what most accounts are in
             partition = "aws"
         return policy.policy(verbs, partition)
+
+    def images(self, owner: str) -> tuple[BakedImage, ...]:
+        """Return the owner's own images in the region."""
+        return baked.images(self.clients, owner)
+
+    def create_image(self, machine_id: str, name: str, tags: dict[str, str]) -> str:
+        """Make an image of a stopped machine."""
+        return baked.create_image(self.clients, machine_id, name, tags)
 
     def prepare_access(self, spec: AccessSpec) -> Access:
         """Make or find key pair, security group and rule."""
@@ -156,13 +167,3 @@ class AwsProvider:
         """Cancel spot requests, delete key pair and security group."""
         machines.cancel_requests(self.clients, run)
         access.release(self.clients, run)
-
-
-def owner_of(arn: str) -> str:
-    """Return 12 hex digits for a caller.
-
-    The session name of an assumed role is left out: it changes with every sign-in.
-    """
-    head, _, role = arn.partition(":assumed-role/")
-    stable = f"{head}:assumed-role/{role.split('/')[0]}" if role else arn
-    return hashlib.sha256(stable.encode()).hexdigest()[:12]

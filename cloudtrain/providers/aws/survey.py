@@ -63,6 +63,7 @@ def survey(clients: Clients, config: Config) -> Survey:
         image=_needed(needed, asked.image),
         ingress=ingress,
         missing=(*advice.missing, *place.notes),
+        inside=place.inside,
         rates=advice.take(asked.rates, "prices of volume and address", Rates()),
     )
 
@@ -76,7 +77,7 @@ def _ask(clients: Clients, config: Config) -> _Asked:
         prices=prices.on_demand(clients, types),
         spot=ask(lambda: prices.spot(clients, types if wants_spot else ())),
         rates=ask(lambda: prices.rates(clients)),
-        image=ask(lambda: images.resolve(clients, config.instance.image)),
+        image=ask(lambda: images.choose(clients, config)),
         address=ask(lambda: ingress(clients, config)),
         network=ask(lambda: network.check(clients, config, clients.settings.ssh_port)),
     )
@@ -168,7 +169,7 @@ def _details(
     except boto.ClientError as error:
         if code_of(error) in ("InvalidInstanceType", "InvalidParameterValue"):
             raise UsageError(
-                f"there is no such instance type: {', '.join(types)}",
+                f"there is no such instance type among {', '.join(types)}: {error}",
                 hint="`instance.type` is written like g4dn.xlarge; `cloudtrain offers` lists them",
             ) from error
         return advice.take(asked, "instance types", {})
@@ -176,9 +177,15 @@ def _details(
         return advice.take(asked, "instance types", {})
 
 
+def _is_inside(config: Config) -> bool:
+    return config.instance.subnet is not None and config.instance.address != "public"
+
+
 def ingress(clients: Clients, config: Config) -> str:
     """Return the caller's address, given or asked. Raises `CloudError`."""
     given = clients.settings.ingress
     if config.access.ingress:
-        return checked_address(config.access.ingress, loopback=clients.settings.name == "sandbox")
+        return checked_address(
+            config.access.ingress, loopback=clients.settings.name == "sandbox", inside=_is_inside(config)
+        )
     return given or caller_address(config.access.address_service)

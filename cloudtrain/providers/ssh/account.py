@@ -1,49 +1,69 @@
-"""What a provider of rented machines answers about an account, where there is none."""
+"""What the asking verbs hear of hosts of the user's own: no account, no quota, no policy."""
 
 from __future__ import annotations
 
-from typing import NoReturn
-
-from cloudtrain.errors import RefusedError, UsageError
-from cloudtrain.models.account import OfferList, OfferQuery, Policy, Probe, Quota, QuotaRequest
-from cloudtrain.models.config import Config
+from cloudtrain.errors import CloudError, UsageError
+from cloudtrain.models.account import OfferList, OfferQuery, Policy, Quota, QuotaRequest
+from cloudtrain.models.config import Host
+from cloudtrain.models.image import BakedImage
 from cloudtrain.models.machine import Market
-from cloudtrain.models.plan import Found
+from cloudtrain.models.plan import Offer, Rates
+
+REGION = "your hosts"
+FREE = Rates(volume_gb_month=0.0, address_hour=0.0, source="cloudtrain.yaml")
 
 
 class NoAccount:
-    """The questions about a cloud account, each with the one answer that hosts of one's own have."""
+    """The part of a provider that is about an account, where there is none."""
 
-    def remove(self, things: tuple[Found, ...]) -> None:
-        """Remove nothing: a host is the user's. Raises `RefusedError`."""
-        if things:
-            raise RefusedError(
-                "hosts of your own are never removed",
-                hint="`cloudtrain down --remove` takes away what a run put there",
-            )
+    _hosts: dict[str, Host]
 
-    def offers(self, query: OfferQuery) -> OfferList:  # noqa: ARG002 - as its Protocol
-        """Raise `UsageError`: nothing is for rent."""
-        _nothing_for_rent()
-
-    def quota(self, type_name: str, market: Market) -> Quota:  # noqa: ARG002
-        """Raise `UsageError`: nothing is for rent."""
-        _nothing_for_rent()
-
-    def request_quota(self, type_name: str, market: Market, value: float) -> QuotaRequest:  # noqa: ARG002
-        """Raise `UsageError`: nothing is for rent."""
-        _nothing_for_rent()
-
-    def probes(self, config: Config) -> tuple[Probe, ...]:  # noqa: ARG002
-        """Return none: there is no cloud between this computer and its hosts."""
+    def images(self, owner: str) -> tuple[BakedImage, ...]:  # noqa: ARG002 - as its Protocol
+        """Return none: nothing is made of a host that is the user's."""
         return ()
 
-    def policy(self, verbs: tuple[str, ...]) -> Policy:  # noqa: ARG002
-        """Raise `UsageError`: no account, no rights."""
-        _nothing_for_rent()
+    def create_image(self, machine_id: str, name: str, tags: dict[str, str]) -> str:  # noqa: ARG002
+        """Raise `UsageError`: nothing is for rent."""
+        raise UsageError(
+            "there is no image of a host of your own",
+            hint="`cloudtrain bake --provider aws` makes one on EC2",
+        )
+
+    def offers(self, query: OfferQuery) -> OfferList:
+        """Return the listed hosts; what is in them is known once one was taken."""
+        chosen = [name for name in self._hosts if query.types is None or name in query.types]
+        return OfferList(REGION, tuple(offer_of(name, self._hosts[name]) for name in chosen), FREE)
+
+    def quota(self, type_name: str, market: Market) -> Quota:
+        """Raise `CloudError`: nobody limits what is one's own."""
+        del market
+        raise CloudError(f"{type_name} is a machine of your own: it has no quota")
+
+    def request_quota(self, type_name: str, market: Market, value: float) -> QuotaRequest:
+        """Raise `CloudError`: there is nobody to ask."""
+        del market, value
+        raise CloudError(f"{type_name} is a machine of your own: it has no quota")
+
+    def policy(self, verbs: tuple[str, ...]) -> Policy:
+        """Raise `UsageError`: a login on the host is all the right that is needed."""
+        del verbs
+        raise UsageError(
+            "machines of your own need no policy: a login on them is enough",
+            hint="`--provider aws` shows EC2's",
+        )
 
 
-def _nothing_for_rent() -> NoReturn:
-    raise UsageError(
-        "hosts of your own have no offers, quotas or rights to ask for", hint="`--provider aws` asks AWS"
+def offer_of(label: str, host: Host) -> Offer:
+    """Return a listed host as an offer: one of its kind, at the price its owner gave."""
+    return Offer(
+        type=label,
+        market="on-demand",
+        zones=(),
+        vcpus=0,
+        memory_mib=0,
+        gpu_name="",
+        gpu_count=0,
+        gpu_memory_mib=0,
+        price_hour=host.price_hour,
+        price_source="cloudtrain.yaml" if host.price_hour else "",
     )

@@ -7,16 +7,12 @@ and in a small marker on the host.
 
 from __future__ import annotations
 
-import getpass
-import hashlib
 import json
-import socket
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import asdict, replace
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from cloudtrain.errors import (
@@ -27,35 +23,24 @@ from cloudtrain.errors import (
     ConnectError,
     GoneError,
     HostKeyMismatch,
-    LostAnswerError,
     RefusedError,
     UsageError,
 )
-from cloudtrain.models.account import Sweep
+from cloudtrain.models.account import Check, Probe, Sweep
 from cloudtrain.models.config import Config, Host
 from cloudtrain.models.machine import Machine
-from cloudtrain.models.plan import Found, Image, LaunchSpec, Observation, Offer, Survey
+from cloudtrain.models.plan import HOURS_A_MONTH, Found, Image, LaunchSpec, Observation, Survey
 from cloudtrain.models.run import RunRef
 from cloudtrain.models.tags import HOST_KEY, ID, OWNER, RUN
 from cloudtrain.providers.base import Access, AccessSpec, Identity, Launches
-from cloudtrain.providers.ssh import ledger, presence
-from cloudtrain.providers.ssh.account import NoAccount
+from cloudtrain.providers.ssh import ledger, presence, taking
+from cloudtrain.providers.ssh.account import FREE, REGION, NoAccount, offer_of
 from cloudtrain.providers.ssh.ledger import Taken
-from cloudtrain.providers.ssh.trust import Confirm, trusted_key
-from cloudtrain.providers.ssh.way import by_password, find_way, label_of
-from cloudtrain.ssh import keys
-from cloudtrain.ssh.remote import Remote, connect
+from cloudtrain.providers.ssh.taking import Leaving
+from cloudtrain.providers.ssh.trust import Confirm
+from cloudtrain.providers.ssh.way import label_of
 
-REGION = "your hosts"
 AS_IT_IS = Image(id="", name="as it is", user="", root_device="", floor_gb=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leaving:
-    """How a run leaves its host. `give_up` lets a host go that cannot be reached any more."""
-
-    remove: bool = False
-    give_up: bool = False
 
 
 class SshProvider(NoAccount):
@@ -74,14 +59,15 @@ class SshProvider(NoAccount):
 
     def identity(self) -> Identity:
         """Name the local user and computer; nobody else would vouch for more."""
-        return Identity(_owner(), REGION, "")
+        return Identity(taking.owner(), REGION, "")
 
     def survey(self, config: Config) -> Survey:
         """Offer every listed host; nothing is asked of them before the plan has its yes."""
+        del config
         if not self._hosts:
             raise UsageError("`hosts:` lists no machine", hint="write `hosts: [{address: …}]`")
-        offers = tuple(_offer(label, host, config) for label, host in self._hosts.items())
-        return Survey(REGION, offers, AS_IT_IS, ingress=None)
+        offers = tuple(offer_of(label, host) for label, host in self._hosts.items())
+        return Survey(REGION, offers, AS_IT_IS, ingress=None, rates=FREE)
 
     def observe(self, run: RunRef) -> Observation:
         """Return the hosts that the run has taken, by what this computer wrote down."""
@@ -94,9 +80,38 @@ class SshProvider(NoAccount):
             asked = [pool.submit(self._runs_on, label, host, owner) for label, host in self._hosts.items()]
             return tuple(found for one in asked for found in one.result())
 
-    def sweep(self, owner: str, regions: tuple[str, ...] | None = None) -> Sweep:  # noqa: ARG002
-        """Return what our runs have on the listed hosts; they have no regions."""
-        return Sweep((), self.everything(owner))
+    def sweep(self, owner: str, regions: tuple[str, ...] | None = None) -> Sweep:
+        """Ask every listed host; those that do not answer are named in `missing`."""
+        del regions
+        found = self.everything(owner)
+        silent = tuple(f"{one.id}: {one.detail}" for one in found if not one.run)
+        return Sweep((REGION,), tuple(one for one in found if one.run), silent)
+
+    def remove(self, things: tuple[Found, ...]) -> None:
+        """End what runs of this computer have on their hosts.
+
+        Raises `CloudError` naming what was taken from elsewhere: only that computer has
+        the way in pinned.
+        """
+        mine = [one.id for one in things if ledger.find(one.id)]
+        self.terminate(tuple(mine), 0)
+        rest = [one.id for one in things if one.id not in mine]
+        if rest:
+            raise CloudError(
+                f"not taken from this computer: {', '.join(rest)}", hint="run `cloudtrain down` where it was"
+            )
+
+    def probes(self, config: Config) -> tuple[Probe, ...]:
+        """Return a check for each listed host: that it is the right one, and lets us in."""
+        del config
+        return tuple(Probe(label, partial(self._probe, label, host)) for label, host in self._hosts.items())
+
+    def _probe(self, label: str, host: Host) -> Check:
+        try:
+            with taking.reach(label, host) as remote:
+                return Check(label, "ok", f"lets {remote.target.user} in, its host key is known")
+        except CloudtrainError as error:
+            return Check(label, "fail", error.message, error.hint)
 
     def prepare_access(self, spec: AccessSpec) -> Access:
         """Change nothing: the host admits us already, or it does not."""
@@ -114,7 +129,7 @@ class SshProvider(NoAccount):
         if row is not None:
             if row.released:
                 raise GoneError(f"{row.label} was let go")
-            return self._mark(row).machine()
+            return taking.mark(row).machine()
         if spec is None:
             raise GoneError("no host was taken for that attempt")
         host = self._hosts.get(spec.type)
@@ -123,7 +138,7 @@ class SshProvider(NoAccount):
         run = RunRef(spec.tags[RUN], spec.tags[ID], spec.tags[OWNER])
         launches.store(token, json.dumps({"host": asdict(host), "slug": run.slug}).encode())
         try:
-            row = self._take(host, run, token)
+            row = taking.take(host, run, token, self._confirm)
         except (HostKeyMismatch, AuthenticationFailed):
             raise
         except ConnectError as error:
@@ -174,7 +189,7 @@ class SshProvider(NoAccount):
         row = ledger.find(machine_id)
         if row is None or row.released:
             raise CloudError(f"{machine_id} was not taken", hint="`cloudtrain up` takes a host")
-        return self._mark(row).machine()
+        return taking.mark(row).machine()
 
     def terminate(
         self,
@@ -193,7 +208,7 @@ class SshProvider(NoAccount):
             row = ledger.find(machine_id)
             if row is not None and not row.released:
                 try:
-                    self._leave(row)
+                    taking.leave(row, self._leaving)
                 except CloudtrainError as error:
                     failures.append(error)
         if failures:
@@ -203,101 +218,26 @@ class SshProvider(NoAccount):
         """Do nothing: there was none to prepare."""
         del run
 
-    def _take(self, host: Host, run: RunRef, token: str) -> Taken:
-        """Settle trust and the way in; nothing on the host is changed yet."""
-        way, label = find_way(host), label_of(host)
-        known = (*way.known, *_pinned_before(label))
-        with tempfile.TemporaryDirectory(prefix="cloudtrain-") as folder:
-            pins = Path(folder) / "known_hosts"
-            target = ledger.target_of(way.address, way.login, pins, run.slug)
-            key = trusted_key(target, given=host.fingerprint, known=known, label=label, confirm=self._confirm)
-            keys.pin(pins, run.slug, (key,))
-            login = way.login
-            if not login.password and by_password(target, key):
-                login = replace(login, key=None, password=True)
-        row = Taken(
-            label=label,
-            slug=run.slug,
-            token=token,
-            address=way.address,
-            login=login,
-            host_keys=(key,),
-            taken=datetime.now(UTC).isoformat(),
-            price_hour=host.price_hour,
-        )
-        with connect(row.target()) as remote:  # an error here leaves no trace
-            ledger.put(row)
-            keys.pin(row.folder.known_hosts, run.slug, row.host_keys)
-            return _marked(row, remote)
-
-    @staticmethod
-    def _mark(row: Taken) -> Taken:
-        """Write the marker on a host that was taken and may not know it yet."""
-        if row.marked:
-            return row
-        with connect(row.target()) as remote:
-            return _marked(row, remote)
-
-    def _leave(self, row: Taken) -> None:
-        try:
-            with connect(row.target()) as remote:
-                presence.leave(remote, row.slug, remove=self._leaving.remove)
-        except ConnectError as error:
-            if not self._leaving.give_up:
-                raise CloudError(
-                    f"{row.label} cannot be left tidily: {error.message}",
-                    hint="try again when it can be reached; `cloudtrain down --discard` forgets it as it is",
-                ) from error
-        ledger.release(row)
-
     def _runs_on(self, label: str, host: Host, owner: str) -> tuple[Found, ...]:
         try:
-            with self._known(label, host) as remote:
+            with taking.reach(label, host) as remote:
                 found = presence.markers(remote)
         except CloudtrainError as error:
-            return (Found("instance", label, "?", f"not asked: {error.message}", mine=False),)
+            return (Found("instance", label, "", "not asked", mine=False, detail=error.message),)
         return tuple(
-            Found("instance", f"{label}/{one.slug}", one.slug, f"taken by {one.by}", one.owner == owner)
+            Found(
+                kind="instance",
+                id=f"{label}/{one.slug}",
+                run=one.slug,
+                state="taken",
+                mine=one.owner == owner,
+                region=REGION,
+                owner=one.owner,
+                price_month=host.price_hour and host.price_hour * HOURS_A_MONTH,
+                detail=f"by {one.by}",
+            )
             for one in found
         )
-
-    def _known(self, label: str, host: Host) -> Remote:
-        """Connect to a host whose key is known, without asking anybody anything."""
-        way = find_way(host)
-        known = (*way.known, *_pinned_before(label))
-        with tempfile.TemporaryDirectory(prefix="cloudtrain-") as folder:
-            target = ledger.target_of(way.address, way.login, Path(folder) / "known_hosts", "audit")
-            key = trusted_key(target, given=host.fingerprint, known=known, label=label, confirm=None)
-            keys.pin(target.known_hosts, "audit", (key,))
-            return connect(target)
-
-
-def _offer(label: str, host: Host, config: Config) -> Offer:
-    del config
-    return Offer(
-        type=label,
-        market="on-demand",
-        zones=(),
-        vcpus=0,
-        memory_mib=0,
-        gpu_name="",
-        gpu_count=0,
-        gpu_memory_mib=0,
-        price_hour=host.price_hour,
-        price_source="cloudtrain.yaml" if host.price_hour else "",
-    )
-
-
-def _marked(row: Taken, remote: Remote) -> Taken:
-    """Write the marker, once. Raises `LostAnswerError` when the line breaks in it."""
-    try:
-        presence.mark(remote, presence.Marker(row.slug, _owner(), _who(), row.taken))
-    except ConnectError as error:
-        raise LostAnswerError(f"{row.label}: {error.message}", hint="run the same command again") from error
-    except CloudError:
-        ledger.release(row)
-        raise
-    return ledger.put(replace(row, marked=True))
 
 
 def _of_token(launches: Launches, token: str) -> Taken | None:
@@ -314,26 +254,3 @@ def _require(machine_id: str) -> Taken:
     if row is None or row.released:
         raise GoneError(f"{machine_id} is not taken", hint="`cloudtrain up` takes a host")
     return row
-
-
-def _pinned_before(label: str) -> tuple[str, ...]:
-    """Return the keys that any run of this computer has pinned for a host: confirmed once is enough."""
-    from cloudtrain.journal.folder import all_runs
-
-    found: list[str] = []
-    for folder in all_runs():
-        try:
-            found += [
-                key for row in ledger.rows(folder.path.name) if row.label == label for key in row.host_keys
-            ]
-        except UsageError:
-            continue
-    return tuple(dict.fromkeys(found))
-
-
-def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-def _owner() -> str:
-    return hashlib.sha256(_who().encode()).hexdigest()[:12]

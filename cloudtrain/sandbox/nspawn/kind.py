@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloudtrain.errors import UsageError
+from cloudtrain.sandbox.images import parents_of
 from cloudtrain.sandbox.machines import World
 from cloudtrain.sandbox.nspawn import images, surroundings
 from cloudtrain.sandbox.nspawn.machine import SSH_PORT, NspawnMachine
@@ -87,15 +88,18 @@ class NspawnKind:
 
     def create(self, instance_id: str, seed: Seed) -> NspawnMachine:
         """Make a machine's disk."""
-        machine = NspawnMachine(self, instance_id)
+        instance = self.world.instance(instance_id) if self.world else None
+        machine = NspawnMachine(self, instance_id, image=instance.image if instance else "")
         machine.furnish(seed)
         self._machines[instance_id] = machine
         return machine
 
-    def lower(self, instance_id: str) -> tuple[Path, ...]:
-        """Return the folders below a machine's own disk, the uppermost first."""
-        del instance_id  # there is one image
-        return (self.surroundings.layer, self.base)
+    def lower(self, image: str) -> tuple[Path, ...]:
+        """Return the folders below the disk of a machine of this image, the uppermost first."""
+        made = self.state.images / image
+        names = (image, *parents_of(made)) if image and made.is_dir() else ()
+        kept = (self.state.images / name / "upper" for name in names)
+        return (*kept, self.surroundings.layer, self.base)
 
     def reap(self) -> list[str]:
         """End and delete the machines of a server that is gone, and the network."""

@@ -59,6 +59,7 @@ class NspawnMachine:
 
     kind: NspawnKind
     id: str
+    image: str = ""
     address: str | None = None
     _child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _ending: bool = field(default=False, repr=False)
@@ -121,6 +122,26 @@ class NspawnMachine:
                 child.wait(HALT_S)
         self._end()
 
+    def keep(self, folder: Path, *, reboot: bool) -> None:
+        """Copy the disk to `folder/upper`, as an image of its own. Raises `OSError`.
+
+        With `reboot` a running machine is shut down in order first, and started again
+        where it was; otherwise the disk is copied as it is at the moment.
+        """
+        address = self.address
+        if reboot and address is not None:
+            self.halt()
+        folder.mkdir(parents=True)
+        # The links, whiteouts and attributes by which an overlay says what is gone are kept too.
+        copy = ["cp", "-a", "--reflink=auto", str(self.disk / "upper"), str(folder / "upper")]
+        done = subprocess.run(copy, capture_output=True, text=True, check=False)
+        if reboot and address is not None:
+            self.address, self._ending = address, False
+            self._start()
+        if done.returncode != 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise OSError(f"the disk was not copied: {done.stderr.strip()}")
+
     def destroy(self) -> None:
         """End it at once and delete the disk; the console stays."""
         self._expect_end()
@@ -160,7 +181,7 @@ class NspawnMachine:
             part.replace(path)
 
     def _users(self) -> set[str]:
-        for layer in (self.disk / "upper", *self.kind.lower(self.id)):
+        for layer in (self.disk / "upper", *self.kind.lower(self.image)):
             try:
                 # The machine's root may have put a link there, which must lead nowhere here.
                 handle = os.open(layer / "etc/passwd", os.O_RDONLY | os.O_NOFOLLOW)
@@ -173,7 +194,7 @@ class NspawnMachine:
     def _start(self) -> None:
         groups = cgroups.make(self.id)
         (self.folder / "groups.json").write_text(json.dumps([str(group) for group in groups]))
-        lower = ":".join(str(layer) for layer in self.kind.lower(self.id))
+        lower = ":".join(str(layer) for layer in self.kind.lower(self.image))
         inside = ["/bin/sh", "-c", ENTER, "enter", lower, str(self.disk), " ".join(map(str, groups))]
         with self.log.open("ab") as console:
             child = subprocess.Popen(

@@ -45,6 +45,9 @@ class Inside(NamedTuple):
 def main(path: str) -> None:
     """Read the plan, weigh the evidence, and become the trainer."""
     plan: dict[str, Any] = json.loads(Path(path).read_text())
+    if plan.get("sweep"):
+        importlib.import_module(".sweep", __package__).main(plan)
+        return
     argv: list[str] = plan["argv"]
     run_dir = Path(plan["run_dir"])
     evidence = weigh(plan)

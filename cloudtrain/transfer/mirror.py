@@ -1,0 +1,258 @@
+"""One tree on its way to one place on the machine.
+
+A push is one conversation over one channel: look (it ends there when nothing changed),
+begin (deletions), the files, compare, record. What is small goes over that same channel;
+more goes over as many lanes as the line needs; big files that only changed go by rsync,
+which sends what differs in them, where both ends have it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cloudtrain.errors import ConnectError, TransferError
+from cloudtrain.events import Note, Reporter
+from cloudtrain.models.training import PushReport
+from cloudtrain.ssh.remote import Remote
+from cloudtrain.transfer import bulk
+from cloudtrain.transfer.lane import Lane, open_lane, records
+from cloudtrain.transfer.lanes import Lanes
+from cloudtrain.transfer.manifest import Place, There, read_look
+from cloudtrain.transfer.pack import BATCH_BYTES, BIG, Batch, Piece, Squeeze, batches, pieces
+from cloudtrain.transfer.tree import Entry, Tree, What, human
+from cloudtrain.transfer.verify import differing
+from cloudtrain.transfer.wire import Meter
+
+ROUNDS = 3
+"""How often files that change during a push are sent before giving up."""
+HEADROOM = 64 << 20
+INLINE = 1 << 20
+"""Bytes up to which a push is one channel's work."""
+DELTA = 8 << 20
+"""Bytes of changed files from which rsync's search for what differs in them pays."""
+
+
+@dataclass(slots=True)
+class Mirror:
+    """One push of one kind, with its rounds."""
+
+    remote: Remote
+    place: Place
+    what: What
+    reporter: Reporter
+    verify: bool = False
+    sent: set[bytes] = field(default_factory=set[bytes])
+    sent_bytes: int = 0
+    arrived: tuple[int, int] = (0, 0)
+    """Files and bytes that the machine counted."""
+
+    def run(self, scan: Callable[[], Tree]) -> PushReport:
+        """Make the machine have what `scan` finds. Raises `TransferError` and `ConnectError`."""
+        began = time.monotonic()
+        wrong: tuple[Entry, ...] = ()
+        tree = scan()
+        for number in range(ROUNDS):
+            tree = tree if number == 0 else scan()
+            if not self.round(tree, wrong):
+                continue
+            wrong = differing(self.remote, self.place, tree) if self.verify else ()
+            if not wrong:
+                self.say(tree)
+                return self.report(tree, time.monotonic() - began)
+            self.reporter.emit(
+                Note(f"{len(wrong)} files differ on the machine, and are sent again", "warning")
+            )
+        raise self.unsettled(tree, wrong)
+
+    def round(self, tree: Tree, wrong: tuple[Entry, ...] = ()) -> bool:
+        """Send what differs; False when what arrived is not what was looked at."""
+        before = time.monotonic()
+        arguments = (self.place.folder, self.place.manifest)
+        digests = ("", "") if wrong else (tree.digest, tree.stat_digest)
+        with open_lane(self.remote, *arguments, *digests) as lane:
+            rtt = (time.monotonic() - before) / 2
+            there = read_look(lane)
+            if there.same:
+                self.arrived = len(tree.files), tree.bytes
+                return True
+            moving = [entry for entry in tree.files if there.lacks(entry)] + list(wrong)
+            self.check_room(there, moving)
+            arrived = self.send(lane, tree, moving, there, rtt, wrong)
+            self.sent.update(entry.raw for entry in moving)
+            self.sent_bytes += sum(entry.size for entry in moving)
+        return arrived
+
+    def check_room(self, there: There, moving: list[Entry]) -> None:
+        """Raise `TransferError` when the machine's disk cannot take it."""
+        need = there.room_needed(moving)
+        if moving and there.free_bytes is not None and need + HEADROOM > there.free_bytes:
+            raise TransferError(
+                f"the {self.what} needs {human(need)} on the machine, and {human(there.free_bytes)} are free",
+                hint="give `instance.volume_gb` more, or push less with `project.exclude`",
+            )
+
+    def send(
+        self,
+        lane: Lane,
+        tree: Tree,
+        moving: list[Entry],
+        there: There,
+        rtt: float,
+        wrong: tuple[Entry, ...],
+    ) -> bool:
+        """Send files; return whether what is there then is the whole tree."""
+        size = sum(entry.size for entry in moving)
+        meter = Meter(self.reporter, f"push {self.what}", size, files=len(moving))
+        others = [entry for entry in tree.entries if entry.kind != "file"]
+        asked = self.begin(lane, tree, wrong)
+        if size <= INLINE:
+            for batch in batches([*others, *moving], INLINE // 2):
+                lane.send(batch, Squeeze())
+                asked += 1
+            self.placed(lane, tree, (), asked)
+        else:
+            if not there.fresh:  # what must go first goes before anything comes beside it
+                self.settle(lane, asked)
+                asked = 0
+            ids = self.carry(lane, moving, others, there, meter, rtt, asked)
+            self.placed(lane, tree, ids, 0)
+        still = _unchanged(moving)  # while the machine compares
+        word, count, total = lane.answer().split(" ")
+        self.arrived = int(count), int(total)
+        meter.finish()
+        return still and word == "same"
+
+    @staticmethod
+    def begin(lane: Lane, tree: Tree, wrong: tuple[Entry, ...]) -> int:
+        """Say what belongs there; return how many answers will come."""
+        if wrong:
+            lane.say("drop", b"".join(entry.raw + b"\0" for entry in wrong))
+        lane.say("begin", tree.names)
+        return 1 + bool(wrong)
+
+    def carry(
+        self,
+        lane: Lane,
+        moving: list[Entry],
+        others: list[Entry],
+        there: There,
+        meter: Meter,
+        rtt: float,
+        asked: int,
+    ) -> tuple[tuple[Entry, str], ...]:
+        """Move much: by lanes what is new, by rsync what changed. Returns what to put into place."""
+        changed = self.by_rsync(moving, there)
+        raw = {entry.raw for entry in changed}
+        groups = bulk.group(changed)
+        others += [Entry(below.rstrip("/"), "dir") for _, below in groups if below]
+        new = [entry for entry in moving if entry.raw not in raw]
+        big = tuple((entry, _id(entry)) for entry in new if entry.size >= BIG)
+        cut = [piece for entry, id_ in big for piece in pieces(entry, id_, there.parts.get(id_, frozenset()))]
+        skipped = sum(entry.size for entry, _ in big) - sum(piece.size for piece in cut)
+        meter.skip(skipped)
+        small = batches([*others, *(entry for entry in new if entry.size < BIG)], _lot(meter.total))
+        tasks: list[Batch | Piece] = [*small, *cut]
+        lanes = Lanes(self.remote, (self.place.folder, self.place.manifest), meter, rtt)
+        lanes.carry(tasks, lane, asked)
+        meter.add(0, len(big))
+        if groups:
+            bulk.rsync(self.remote, groups, self.place.folder, meter)
+        return big
+
+    def by_rsync(self, moving: list[Entry], there: There) -> list[Entry]:
+        """Choose what only changed, when it is enough to look for what differs in it."""
+        if not there.rsync or not bulk.rsync_here():
+            return []
+        changed = [entry for entry in moving if there.has(entry) and entry.source is not None]
+        return changed if sum(entry.size for entry in changed) >= DELTA else []
+
+    def placed(self, lane: Lane, tree: Tree, big: tuple[tuple[Entry, str], ...], asked: int) -> None:
+        """Have big files renamed into place and everything compared; hear the answers until then."""
+        if big:
+            lane.say("place", records(big))
+            asked += 1
+        lane.say("commit", b"", tree.digest, tree.stat_digest)
+        self.settle(lane, asked)
+
+    @staticmethod
+    def settle(lane: Lane, asked: int) -> None:
+        """Hear so many answers. Raises what the lane raises."""
+        for _ in range(asked):
+            lane.answer()
+
+    def report(self, tree: Tree, seconds: float) -> PushReport:
+        """Return what was done. Raises `TransferError` when the machine counts otherwise."""
+        if self.arrived != (len(tree.files), tree.bytes):
+            raise self.unsettled(tree, ())
+        return PushReport(
+            what=self.what,
+            files=len(tree.files),
+            bytes=tree.bytes,
+            sent_files=len(self.sent),
+            sent_bytes=self.sent_bytes,
+            seconds=seconds,
+            left_out=tree.left_out,
+            verified=self.verify,
+        )
+
+    def unsettled(self, tree: Tree, wrong: tuple[Entry, ...]) -> TransferError:
+        """Return the error for a tree that will not arrive."""
+        if wrong:
+            names = ", ".join(f"`{entry.path}`" for entry in wrong[:3])
+            return TransferError(
+                f"{len(wrong)} files of the {self.what} have other contents on the machine: {names}",
+                hint="the machine's disk, or this one's, gives back other bytes than it was given",
+            )
+        count, total = self.arrived
+        return TransferError(
+            f"files of the {self.what} keep changing while they are sent "
+            f"({count} of {len(tree.files)} files, {human(total)} of {human(tree.bytes)} are there)",
+            hint="stop what writes them, or leave them out with `project.exclude`",
+        )
+
+    def say(self, tree: Tree) -> None:
+        """Say which files stayed at home that somebody may have meant to send."""
+        for mark, what in (("looks like a secret", "looked like secrets"), ("bigger than", "are big files")):
+            left = [line for line in tree.left_out if mark in line]
+            if left:
+                names = ", ".join(f"`{line.split(' (')[0]}`" for line in left[:5])
+                more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+                self.reporter.emit(
+                    Note(
+                        f"{names}{more} {what} and stayed at home",
+                        "warning",
+                        hint="`!name` in .cloudtrainignore sends one nevertheless",
+                    )
+                )
+
+
+def _lot(total: int) -> int:
+    """Return how big a lot is: many more lots than lanes, so that all end together."""
+    return max(BATCH_BYTES // 12, min(BATCH_BYTES, total // 64))
+
+
+def _id(entry: Entry) -> str:
+    """Name the part file of a big file: another for each change of it."""
+    text = f"{entry.path}\0{entry.size}\0{entry.mtime_ns}".encode("utf-8", "surrogateescape")
+    return hashlib.sha256(text).hexdigest()[:20]
+
+
+def _unchanged(entries: list[Entry]) -> bool:
+    """Whether files still are what they were when they were listed."""
+    for entry in entries:
+        if entry.source is None:
+            continue
+        try:
+            info = os.stat(entry.source)  # noqa: PTH116
+        except OSError:
+            return False
+        if (info.st_size, info.st_mtime_ns) != (entry.size, entry.mtime_ns):
+            return False
+    return True
+
+
+__all__ = ["ConnectError", "Mirror"]

@@ -1,0 +1,95 @@
+# shellcheck shell=bash disable=SC2154 # push-lib.sh comes before
+# Arguments: folder, manifest, then digest and stat digest when the first question is what is there.
+# Obeys lines `word length rest...`, each followed by `length` bytes and a line `end`, and answers
+# each with one line. What breaks off in the middle is never answered, so it never counts.
+set -e -o pipefail
+folder=$1 manifest=$2 parts=$2.parts
+
+take() { dd bs=128K iflag=fullblock,count_bytes count="$length" status=none; }
+
+look() { # digest, stat digest
+    if same "$folder" "$manifest" "$1" "$2"; then printf 'same\n'; return; fi
+    local at=$folder fresh=fresh
+    while [ ! -d "$at" ]; do at=$(dirname "$at"); done
+    if [ -e "$manifest.names" ]; then fresh=again; fi
+    printf 'differs\n%s\n%s\n%s\n' "$(command -v rsync || :)" "$(df -Pk "$at" | awk 'NR == 2 { print $4 }')" "$fresh"
+    {
+        [ ! -d "$folder" ] || (cd "$folder" && find . -type f -printf '%s %Ts %m %P\0')
+        # A part that is gone leaves its record; only what lies there counts.
+        for done in "$parts"/*.done; do
+            part=${done%.done}
+            [ ! -f "$part" ] || while read -r offset length; do
+                printf 'part %s %s %s\0' "${part##*/}" "$offset" "$length"
+            done < "$done"
+        done
+    } | gzip -1 | base64 -w 0
+    printf '\n'
+}
+
+begin() { # deletes what earlier pushes left and this one does not have
+    rm -f "$manifest.digest"
+    gzip -dc > "$manifest.new"
+    touch "$manifest.names"
+    sort -zu "$manifest.names" > "$manifest.old"
+    sort -zu "$manifest.new" | comm -z -23 "$manifest.old" - > "$manifest.gone"
+    (
+        cd "$folder"
+        sed -z -n 's/^[fl]//p' "$manifest.gone" | xargs -0 -r rm -f --
+        sed -z -n 's/^d//p' "$manifest.gone" | sort -zr |
+            xargs -0 -r rmdir -p --ignore-fail-on-non-empty -- 2> /dev/null || :
+        sed -z -n -E 's/^[fl](.*)\/[^\/]*$/\1/p' "$manifest.gone" | sort -zur |
+            xargs -0 -r rmdir -p --ignore-fail-on-non-empty -- 2> /dev/null || :
+    )
+    rm -f "$manifest.old" "$manifest.gone"
+    mv "$manifest.new" "$manifest.names"
+}
+
+unpack() { tar -xf - -B -b 128 --no-same-owner --no-same-permissions -C "$folder"; }
+
+part() { # offset, size of the whole, id
+    mkdir -p "$parts"
+    truncate -s "$2" "$parts/$3"
+    dd of="$parts/$3" bs=1M iflag=fullblock oflag=seek_bytes seek="$1" conv=notrunc,fdatasync status=none
+}
+
+place() { # records id, seconds, mode, path
+    while IFS= read -r -d '' id && IFS= read -r -d '' seconds && IFS= read -r -d '' mode && IFS= read -r -d '' path; do
+        chmod "$mode" "$parts/$id"
+        touch -d "@$seconds" "$parts/$id"
+        mkdir -p "$(dirname "$folder/$path")"
+        mv -fT "$parts/$id" "$folder/$path"
+        rm -f "$parts/$id.done"
+    done
+}
+
+drop() { # paths, before they are sent anew whatever their sizes and times say
+    (cd "$folder" && xargs -0 -r rm -f --)
+}
+
+commit() { # digest, stat digest
+    read -r count bytes hash <<< "$(arrived "$folder" "$manifest.names")"
+    if [ "${hash%% *}" != "$2" ]; then printf 'mismatch %s %s\n' "$count" "$bytes"; return; fi
+    rm -rf "$parts" && printf '%s\n' "$1" > "$manifest.digest.part" &&
+        mv "$manifest.digest.part" "$manifest.digest" && printf 'same %s %s\n' "$count" "$bytes"
+}
+
+if [ $# -eq 4 ]; then look "$3" "$4"; fi
+mkdir -p "$folder" "${manifest%/*}"
+while read -r word length one two three four; do
+    answer=ok
+    case $word in
+    begin) take | begin;;
+    tar) take | unpack;;
+    tar.gz) take | gzip -dc | unpack;;
+    part) take | part "$one" "$two" "$three";;
+    part.gz) take | gzip -dc | part "$one" "$two" "$three";;
+    place) take | place;;
+    drop) take | drop;;
+    commit) answer=$(commit "$one" "$two");;
+    *) echo "unknown: $word" >&2; exit 64;;
+    esac
+    read -r last
+    [ "$last" = end ]
+    case $word in part*) printf '%s %s\n' "$one" "$four" >> "$parts/$three.done";; esac
+    printf '%s\n' "$answer"
+done

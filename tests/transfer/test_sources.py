@@ -1,0 +1,215 @@
+"""Datasets that the machine fetches itself: addresses, S3, commands; and archives of every kind."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import shutil
+import subprocess
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from cloudtrain.errors import CloudError, TransferError, UsageError
+from cloudtrain.models.config import Config, Dataset
+from cloudtrain.models.run import Layout
+from cloudtrain.ssh.remote import Remote
+from cloudtrain.transfer.dataset import DatasetSource, inspect_dataset
+from cloudtrain.transfer.push import push_dataset
+from cloudtrain.transfer.scripts import script
+from cloudtrain.transfer.wire import exchange
+from tests.transfer.conftest import Seen
+from tests.transfer.test_dataset import make_dataset
+from tests.transfer.test_push import contents
+
+
+def found(dataset: Dataset, base: Path) -> DatasetSource:
+    source = inspect_dataset(Config(dataset=dataset), base)
+    assert source is not None
+    return source
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An S3 of our own, with one bucket."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL_S3": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret-of-the-caller",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    import boto3
+
+    client: Any = cast("Any", boto3).client("s3")
+    client.create_bucket(Bucket="data")
+    yield client
+    server.stop()
+
+
+def lend(source: str) -> Any:
+    from cloudtrain.providers.aws.lend import lend as real
+
+    return real(source, profile=None, region="us-east-1")
+
+
+def test_a_folder_of_s3(line: Remote, layout: Layout, base: Path, seen: Seen, s3: Any) -> None:
+    make_dataset(base / "raw", images=3)
+    (base / "raw" / "images" / "train" / 'odd "name" ü+%20.jpg').write_bytes(b"odd")
+    for path in (base / "raw").rglob("*"):
+        if path.is_file():
+            s3.upload_file(str(path), "data", f"set/{path.relative_to(base / 'raw').as_posix()}")
+    source = found(Dataset(source="s3://data/set/"), base)
+    lent = lend(source.where)
+    assert "Signature" not in repr(lent)
+    push_dataset(line, source, layout, seen, lent=lent)
+    assert contents(Path(layout.data) / "images") == contents(base / "raw" / "images")
+    assert f"path: {layout.data}\n" in (Path(layout.data) / "data.yaml").read_text()
+    before = {path: path.stat().st_ino for path in Path(layout.data).rglob("*.jpg")}
+    push_dataset(line, source, layout, seen, lent=lend(source.where))
+    assert {path: path.stat().st_ino for path in Path(layout.data).rglob("*.jpg")} == before
+    there = subprocess.run(
+        ["grep", "-rl", "-e", "Signature", "-e", "secret-of-the-caller", layout.root],
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    assert there.stdout == b"", "no right stays on the machine"
+
+
+def test_an_archive_in_s3(line: Remote, layout: Layout, base: Path, seen: Seen, s3: Any) -> None:
+    make_dataset(base / "raw", images=3)
+    shutil.make_archive(str(base / "set"), "zip", base / "raw")
+    s3.upload_file(str(base / "set.zip"), "data", "a/set.zip")
+    source = found(Dataset(source="s3://data/a/set.zip"), base)
+    push_dataset(line, source, layout, seen, lent=lend(source.where))
+    assert contents(Path(layout.data) / "images") == contents(base / "raw" / "images")
+
+
+def test_s3_without_right_or_thing(s3: Any) -> None:
+    with pytest.raises(CloudError, match="nothing-here"):
+        lend("s3://nothing-here/a.zip")
+    with pytest.raises(UsageError, match="nothing below"):
+        lend("s3://data/none/")
+
+
+@pytest.fixture
+def web(base: Path) -> Iterator[str]:
+    """A web server of a folder. `dataset-fetch` is told http, which `inspect_dataset` never lets through."""
+    (base / "web").mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(base / "web")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_hash_of_what_was_fetched(line: Remote, layout: Layout, base: Path, web: str) -> None:
+    (base / "web" / "a.zip").write_bytes(b"archive")
+    good = hashlib.sha256(b"archive").hexdigest()
+
+    def fetch(archive: str, sha256: str, protocol: str = "http") -> bytes:
+        address = f"{web}/a.zip\n".encode()
+        return exchange(
+            line, script("dataset-fetch"), archive, sha256, protocol, feed=lambda sink: sink.write(address)
+        )
+
+    fetch(f"{layout.root}/archives/a.zip", good)
+    assert (Path(layout.root) / "archives" / "a.zip").read_bytes() == b"archive"
+    with pytest.raises(TransferError, match="another SHA-256"):
+        fetch(f"{layout.root}/archives/b.zip", good.replace(good[0], "0" if good[0] != "0" else "1"))
+    assert not list((Path(layout.root) / "archives").glob("b.zip*"))
+    with pytest.raises(TransferError):
+        fetch(f"{layout.root}/archives/c.zip", "", "https")
+
+
+def test_a_command_on_the_machine(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    command = "mkdir -p images/train && echo x > images/train/a.jpg && date +%N > when"
+    source = found(Dataset(command=command), base)
+    push_dataset(line, source, layout, seen)
+    when = (Path(layout.data) / "when").read_text()
+    push_dataset(line, source, layout, seen)
+    assert (Path(layout.data) / "when").read_text() == when, "it ran once"
+    with pytest.raises(TransferError, match="no such thing"):
+        push_dataset(line, found(Dataset(command="echo no such thing >&2; false"), base), layout, seen)
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz", "tar.zst", "7z", "zip"])
+def test_every_archive(line: Remote, layout: Layout, base: Path, seen: Seen, kind: str) -> None:
+    if shutil.which("bsdtar") is None:
+        pytest.skip("bsdtar makes these archives, and unpacks some")
+    make_dataset(base / "raw", images=2)
+    subprocess.run(["bsdtar", "-acf", str(base / f"set.{kind}"), "-C", str(base / "raw"), "."], check=True)
+    source = found(Dataset(path=f"set.{kind}"), base)
+    assert push_dataset(line, source, layout, seen).sent_files == 1
+    assert contents(Path(layout.data) / "images") == contents(base / "raw" / "images")
+    assert push_dataset(line, source, layout, seen).sent_files == 0
+
+
+def escaping_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../../escaped", "x")
+        archive.writestr("fine", "x")
+
+
+def escaping_tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name in ("../../escaped", "/tmp/cloudtrain-escaped"):
+            info = tarfile.TarInfo(name)
+            archive.addfile(info)
+
+
+def linked_tar(path: Path) -> None:
+    """A link out, and a file through it: the second must not follow the first."""
+    with tarfile.open(path, "w") as archive:
+        link = tarfile.TarInfo("way")
+        link.type, link.linkname = tarfile.SYMTYPE, "../.."
+        archive.addfile(link)
+        archive.addfile(tarfile.TarInfo("way/escaped"))
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [("e.zip", escaping_zip), ("e.tar", escaping_tar), ("l.tar", linked_tar)]
+)
+def test_nothing_escapes(line: Remote, layout: Layout, base: Path, seen: Seen, name: str, make: Any) -> None:
+    make(base / name)
+    with suppress(TransferError):  # refused, or unpacked without what leads out
+        push_dataset(line, found(Dataset(path=name), base), layout, seen)
+    assert not list(Path(layout.root).parent.rglob("escaped"))
+    assert not Path("/tmp/cloudtrain-escaped").exists()
+
+
+def test_a_bomb(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    """Three gigabytes of zeros in three megabytes."""
+    with zipfile.ZipFile(base / "bomb.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        zeros = bytes(1 << 24)
+        with archive.open("zeros", "w", force_zip64=True) as file:
+            for _ in range(192):
+                file.write(zeros)
+    with pytest.raises(TransferError, match=r"a hundred times|are free"):
+        push_dataset(line, found(Dataset(path="bomb.zip"), base), layout, seen)
+    assert not Path(layout.data).exists()
+    assert not Path(f"{layout.data}.unpacking").exists()
+
+
+def test_only_one_source(base: Path) -> None:
+    with pytest.raises(UsageError, match="not both"):
+        found(Dataset(source="https://x.example/a.zip", command="true"), base)
+    with pytest.raises(UsageError, match="https:// or s3://"):
+        found(Dataset(source="ftp://x.example/a.zip"), base)
