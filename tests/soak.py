@@ -238,7 +238,7 @@ def project(way: Road, *, yolo: bool) -> None:
         "name: soak\nprovider: sandbox\n"
         "environment: {manager: existing, python: /var/cache/uv/venv/bin/python, torch: none}\n"
         "dataset: {path: data/data.yaml}\nlease: {hours: 24}\n"
-        f"train: {{kind: yolo, model: tiny.yaml, args: {{epochs: 20000, {args}}}}}\n"
+        f"train: {{kind: yolo, model: tiny.yaml, args: {{epochs: 20000, patience: 0, {args}}}}}\n"
     )
 
 
@@ -279,7 +279,7 @@ def main() -> int:
             assert way.left() == []
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    print(made.line())  # noqa: T201
+    print(made.line(), flush=True)  # noqa: T201
     return 1 if made.lost else 0
 
 

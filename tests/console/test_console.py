@@ -117,6 +117,15 @@ def test_a_result_is_text_or_one_object() -> None:
     assert json.loads(spoken.err.splitlines()[0])["plan"]["deadline"] == "2026-11-21T18:00:00Z"
 
 
+def test_a_receipt_says_what_was_parked_and_what_ended_the_machine() -> None:
+    spoken = Spoken()
+    spoken.console.show_receipt(Receipt(1.5, 0.32, "USD", (), 0.5, "deadline"))
+    assert spoken.out == (
+        "1 h 0 min of machine time, 30 min 0 s parked, 0.320 USD at most; 0 left in the cloud\n"
+        "lease       the machine had powered itself off (deadline)\n"
+    )
+
+
 def test_the_waterfall_marks_what_the_end_waited_for_without_colour() -> None:
     assert waterfall(STAGES) == [
         "* launch   ########                             10.0 s",
