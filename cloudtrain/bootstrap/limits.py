@@ -21,7 +21,7 @@ def limits(facts: Facts) -> tuple[str, ...]:
             "no systemd: nothing there is started again by itself after a reboot; `cloudtrain train` goes on"
         )
     if not facts.rsync:
-        found.append("no rsync: files go as one stream, and a push that broke starts that stream anew")
+        found.append("no rsync: files go as one stream, and a push that broke goes on with that piece")
     return tuple(found)
 
 
