@@ -28,7 +28,12 @@ look() { # digest, stat digest
 
 begin() { # deletes what earlier pushes left and this one does not have
     rm -f "$manifest.digest"
-    gzip -dc > "$manifest.new"
+    # Whole or not at all: a broken push's list must delete nothing, and may end while the next begins.
+    if ! gzip -dc > "$manifest.new.$$"; then
+        rm -f "$manifest.new.$$"
+        return 1
+    fi
+    mv "$manifest.new.$$" "$manifest.new"
     touch "$manifest.names"
     sort -zu "$manifest.names" > "$manifest.old"
     sort -zu "$manifest.new" | comm -z -23 "$manifest.old" - > "$manifest.gone"
