@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.providers import sandbox
+from cloudtrain.sandbox.nspawn.network import bridge_name
 from tests.support.road import Road, home
 from tests.training.real import ARGS, MODEL, dataset
 
@@ -61,7 +62,7 @@ class Soak:
     chance: random.Random
     lost: int = 0
     work: list[float] = field(default_factory=list[float])
-    laptop: subprocess.Popen[bytes] | None = None
+    laptop: subprocess.Popen[str] | None = None
 
     @property
     def machine(self) -> str:
@@ -112,6 +113,7 @@ class Soak:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                text=True,
             )
             log.close()
 
@@ -185,8 +187,9 @@ class Soak:
         if not self.nspawn:
             self.laptop_ends()
             return
-        links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
-        name = re.findall(rf"(vb-{re.escape(self.machine[:10])}\S*?)[@:]", links)[0]
+        ports = ["ip", "-o", "link", "show", "master", bridge_name(self.way.state)]
+        links = subprocess.run(ports, capture_output=True, text=True, check=True).stdout
+        name = links.split()[1].partition("@")[0].rstrip(":")  # the one machine's
         subprocess.run(["ip", "link", "set", name, "down"], check=True)
         time.sleep(self.chance.choice((3, 8, 70)))
         subprocess.run(["ip", "link", "set", name, "up"], check=True)
@@ -232,8 +235,7 @@ def project(way: Road, *, yolo: bool) -> None:
     data = way.project / "data" / "data.yaml"
     data.write_text("train: images/train\nval: images/val\nnames: [dark, light]\n")
     (way.project / "tiny.yaml").write_text(MODEL)
-    parts = [word.partition("=") for word in ARGS]
-    args = ", ".join(f"{key}: {value.lower() if key == 'plots' else value}" for key, _, value in parts)
+    args = ", ".join(word.replace("=", ": ").replace("False", "false") for word in ARGS)
     (way.project / "cloudtrain.yaml").write_text(
         "name: soak\nprovider: sandbox\n"
         "environment: {manager: existing, python: /var/cache/uv/venv/bin/python, torch: none}\n"

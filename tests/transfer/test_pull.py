@@ -323,10 +323,11 @@ def test_a_checkpoint_torn_for_ever_has_its_secured_copy_brought_home(
     assert copy.path.name == "00002-last.pt"
     assert (copy.epoch, copy.metrics, copy.complete) == (2, {"m": 0.5}, True)
     assert not (home / "weights" / "last.pt").exists()
-    again = (line, str(trainer.run), home)
-    project, log = str(trainer.project), str(trainer.log)
-    assert newest_unproven(*again, kind="yolo", project=project, log=log) == ()
+
+    def unproven() -> tuple[str, ...]:
+        project, log = str(trainer.project), str(trainer.log)
+        return newest_unproven(line, str(trainer.run), home, kind="yolo", project=project, log=log)
+
+    assert unproven() == ()
     (trainer.run / "weights" / "last.pt").touch()  # somebody writes it after all
-    assert newest_unproven(*again, kind="yolo", project=project, log=log) == (
-        str(trainer.run / "weights" / "last.pt"),
-    )
+    assert unproven() == (str(trainer.run / "weights" / "last.pt"),)
