@@ -25,6 +25,9 @@ ifneq ($(shell id -u),0)
 export UV_CACHE_DIR ?= $(DATA)/sandbox/home/.cache/uv
 endif
 
+# A command starts in half the time when Python may keep what it compiled, and the tests start thousands.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup setup-train system demo data test crash-sweep fault-sweep soak lint format bench docs clean
 
 help: ## Show this.

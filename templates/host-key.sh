@@ -22,6 +22,12 @@ root() { "${as_root[@]}" "$@"; }
 # public FILE: print the public half of a private key. Never asks for a passphrase.
 public() { root ssh-keygen -y -P '' -f "$1" 2>/dev/null | cut -d ' ' -f 1,2; }
 
+# A script that was killed leaves the program it called: that ends before the next script begins.
+if [[ -r ${file%/*} ]] && command -v flock >/dev/null; then
+  exec 9<"${file%/*}"
+  flock -w 30 9 || true
+fi
+
 # The machine's sshd may read another file than FILE; then it is not ours to touch.
 current=$(public "$file") || exit 77
 
@@ -60,7 +66,7 @@ switch() {
   root chmod 644 "$file.pub.made"
   root mv -f "$file.pub.made" "$file.pub"
   root sync "$file" "${file%/*}"
-  root bash -c "$reload" >&2
+  root bash -c "$reload" >&2 9<&-
 }
 
 "$verb" "$@"

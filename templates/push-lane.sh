@@ -49,7 +49,10 @@ begin() { # deletes what earlier pushes left and this one does not have
     mv "$manifest.new" "$manifest.names"
 }
 
-unpack() { tar -xf - -B -b 128 --no-same-owner --no-same-permissions -C "$folder"; }
+unpack() { # folders that are there stay as they are, and may be links
+    tar -xf - -B -b 128 --no-same-owner --no-same-permissions --no-overwrite-dir --keep-directory-symlink \
+        -C "$folder"
+}
 
 part() { # offset, size of the whole, id
     mkdir -p "$parts"

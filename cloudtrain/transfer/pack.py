@@ -77,9 +77,16 @@ def pieces(entry: Entry, id: str, have: frozenset[tuple[int, int]]) -> Iterator[
 
 
 def tar(entries: Iterable[Entry]) -> bytearray:
-    """Return a whole tar archive. Raises `TransferError` for a file that cannot be read."""
+    """Return a whole tar archive. Raises `TransferError` for a file that cannot be read.
+
+    It names the folders of its files: of two tars that both make a folder which neither names,
+    the slower one fails (GNU tar takes the other's folder for a name that cannot be made).
+    """
     out = bytearray()
+    made: set[str] = set()
     for entry in entries:
+        for folder in _above(entry.path, made):
+            out += header(Entry(folder, "dir", mtime_ns=entry.mtime_ns))
         data = read(entry, 0, entry.size) if entry.kind == "file" else b""
         if data is None:  # its time will not fit, so that nobody takes it for the file
             entry, data = replace(entry, mtime_ns=0), bytes(entry.size)  # noqa: PLW2901
@@ -88,6 +95,15 @@ def tar(entries: Iterable[Entry]) -> bytearray:
         out += bytes(-len(data) % BLOCK)
     out += bytes(2 * BLOCK)
     return out
+
+
+def _above(path: str, made: set[str]) -> list[str]:
+    """Return the folders above a path that are not in `made` yet, topmost first, and add them."""
+    new: list[str] = []
+    while (path := path.rpartition("/")[0]) and path not in made:
+        made.add(path)
+        new.append(path)
+    return new[::-1]
 
 
 def header(entry: Entry) -> bytes:

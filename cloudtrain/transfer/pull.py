@@ -86,15 +86,17 @@ def newest_unproven(
     project: str,
     outputs: tuple[str, ...] = (),
     log: str = "",
+    finished: bool = False,
 ) -> tuple[str, ...]:
     """Return the machine's newest checkpoints that are not proven at home; one round trip.
 
-    The arguments are those of `pull`. Nothing is fetched or written.
+    The arguments are those of `pull`; of a session that `finished` nothing was cut off, so a
+    torn checkpoint there is news. Nothing is fetched or written.
     """
     index = Index(destination)
     found = list_files(remote, Wanted(run_dir, log, kind, project, outputs, everything=False))
     left = [one for one in found if one.weights and not _at_home(one, index, set())]
-    if index.any_secured():  # what was cut off for ever has a whole copy from just before, which is here
+    if not finished and index.any_secured():  # what was cut off for ever has a whole copy from just before, which is here
         left = [one for one in left if not index.torn(one.name, one.remote, one.size, one.mtime)]
     return tuple(one.remote for one in left)
 
@@ -109,7 +111,7 @@ def _secured_instead(
     reporter: Reporter,
     fetched: set[str],
 ) -> tuple[Found, ...]:
-    """Bring the newest secured copy where a checkpoint itself is torn; the trainer may be gone for good."""
+    """Bring a torn checkpoint's own newest secured copy; the trainer may be gone for good."""
     torn = [one for one in found if one.weights and one in refused]
     if not torn or not wanted.log:
         return ()
@@ -117,12 +119,15 @@ def _secured_instead(
     folder = str(session.parent.parent / "secured" / session.name)
     listed = list_files(remote, replace(wanted, secured=folder))
     copies = [one for one in listed if one.name.startswith("secured/") and one.weights]
-    if not copies:
-        return ()
+    names: set[str] = set()
     for one in torn:
-        index.refuse(one.name, one.remote, one.size, one.mtime)
-    newest = copies[-1]  # they are numbered
-    chosen = tuple(one for one in listed if one.name in (newest.name, f"{newest.name}.json"))
+        # YOLO writes `best` in the same breath as `last`, and only `last` is secured.
+        name = PurePosixPath(one.name).name if wanted.kind == "script" else "last.pt"
+        own = [copy.name for copy in copies if copy.name.endswith(f"-{name}")]
+        if own:
+            index.refuse(one.name, one.remote, one.size, one.mtime)
+            names |= {own[-1], f"{own[-1]}.json"}  # they are numbered
+    chosen = tuple(one for one in listed if one.name in names)
     came = _fetch_all(
         remote,
         tuple(one for one in chosen if not _at_home(one, index, fetched)),
@@ -131,7 +136,8 @@ def _secured_instead(
         reporter,
     )
     fetched |= came
-    _describe_copy(newest.name, destination, index)
+    for one in chosen:
+        _describe_copy(one.name, destination, index)
     return chosen
 
 

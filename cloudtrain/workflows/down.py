@@ -114,7 +114,10 @@ def _reached(job: _Job, observed: Observation) -> Generator[Remote | None]:
     try:
         remote = _connect(job, machine.id, parked=parked)
     except CloudtrainError as error:
-        if not ending.discard:
+        if not any(one.alive for one in find_everything(folder, job.provider).machines):
+            # It ended between the look and now: by itself, or by `down` in another window.
+            job.reporter.emit(_why_nothing(folder, alive=False))
+        elif not ending.discard:
             again = "try again when it can be reached"
             if isinstance(error, CapacityError):
                 again = "`cloudtrain down --wait-for-capacity HOURS` keeps asking"

@@ -89,6 +89,7 @@ def unproven_checkpoints(remote: Remote, folder: RunFolder, config: Config) -> t
             project=layout.project,
             outputs=config.train.outputs if config.train.kind == "script" else (),
             log=session.log,
+            finished=session.state == "finished",
         )
     return tuple(found)
 

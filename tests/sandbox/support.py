@@ -17,7 +17,7 @@ DELAYS = "visible=0.15,pending=0.3,stopping=0.2,terminating=0.2,idle=60"
 BOTO = Config(retries={"total_max_attempts": 1, "mode": "standard"}, read_timeout=20)
 
 
-def until(condition: Callable[[], bool], what: str, *, timeout: float = 20) -> None:
+def until(condition: Callable[[], bool], what: str, *, timeout: float = 60) -> None:
     """Wait for something another process does; there is no event to wait for across it."""
     end = time.monotonic() + timeout
     while not condition():

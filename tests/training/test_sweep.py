@@ -96,6 +96,12 @@ def running(session: Session) -> list[int]:
         return []
 
 
+def said(bench: Bench, session: Session) -> str:
+    """The logs of a search and of its workers, and its table."""
+    logs = sorted(Path(session.log).parent.glob("worker-*.log"))
+    return "\n".join([bench.log(session), *(one.read_text() for one in logs), str(rows(session))])
+
+
 def test_four_workers_one_table_one_killed_and_replaced(bench: Bench) -> None:
     Path(bench.layout.project, "hold").touch()
     session = begin(bench, trials=10, workers=4)
@@ -107,7 +113,7 @@ def test_four_workers_one_table_one_killed_and_replaced(bench: Bench) -> None:
     until(lambda: len(running(session)) == 4 and victim not in running(session), timeout=60)
     Path(bench.layout.project, "hold").unlink()
     ended = bench.end(session)
-    assert (ended.state, ended.exit_code) == ("finished", 0), bench.log(session)
+    assert (ended.state, ended.exit_code) == ("finished", 0), said(bench, session)
     found = rows(session)
     assert len(found) == 10
     assert len({row[7] for row in found}) == 10
@@ -165,11 +171,16 @@ HEAD = "metrics/precision,metrics/recall,metrics/mAP_0.5,metrics/mAP_0.5:0.95,lr
 def test_a_torn_row_and_a_second_header_are_mended(tmp_path: Path) -> None:
     table = tmp_path / "evolve.csv"
     table.write_text(HEAD + "1,1,0.5,0.4,1\n" + HEAD + "1,1,0.6,0.5,2\n1,1,0.7")
-    assert sweep.doubled(table)
+    assert sweep.headers_astray(table)
     assert [row["trial"] for row in sweep.rows(table)] == [1, 2]
     assert sweep.mend(table)
     assert table.read_text() == HEAD + "1,1,0.5,0.4,1\n1,1,0.6,0.5,2\n"
     assert not sweep.mend(table)
+    table.write_text("1,1,0.6,0.5,2\n" + HEAD + "1,1,0.5,0.4,1\n")  # its header was late
+    assert sweep.headers_astray(table)
+    assert sweep.mend(table)
+    assert table.read_text() == HEAD + "1,1,0.6,0.5,2\n1,1,0.5,0.4,1\n"
+    assert not sweep.headers_astray(table)
     table.write_text(HEAD)
     assert sweep.mend(table)
     assert not table.exists()

@@ -176,7 +176,7 @@ def rich(tmp_path: Path) -> Generator[Account]:
 
 
 def test_openssh_gets_the_password_and_no_argument_list_does(tmp_path: Path, rich: Account) -> None:
-    """Looked for in every process of this computer, all the while rsync pushes."""
+    """Looked for in every process of this computer, while ssh pushes much and rsync what changed."""
     way = HostRoad(
         tmp_path / "road",
         tmp_path / "home",
@@ -184,8 +184,25 @@ def test_openssh_gets_the_password_and_no_argument_list_does(tmp_path: Path, ric
         host=listed(rich),
         config=CONFIG,
     )
-    (way.project / "big.bin").write_bytes(os.urandom(6_000_000))
-    process = way.start("up", "-y")
+    big = way.project / "big.bin"
+    big.write_bytes(os.urandom(20_000_000))
+    lists = argument_lists_of(way.start("up", "-y"))
+    assert [one for one in lists if one.startswith("ssh") and rich.name in one]
+    assert not [one for one in lists if rich.password in one]
+    way.wait_for_end()
+    assert way.call("attach", code=2).stderr.count("finished")
+    with big.open("r+b") as file:
+        file.write(b"changed")
+    lists = argument_lists_of(way.start("train"))
+    assert [one for one in lists if one.startswith("rsync") and rich.name in one]
+    assert not [one for one in lists if rich.password in one]
+    way.wait_for_end()
+    way.call("down")
+    assert stored(way.home, rich.password) == []
+
+
+def argument_lists_of(process: subprocess.Popen[str]) -> set[str]:
+    """Return all argument lists of this computer's processes while one command runs to its end."""
     lists: set[str] = set()
     while process.poll() is None:
         for entry in Path("/proc").glob("[0-9]*/cmdline"):
@@ -195,12 +212,7 @@ def test_openssh_gets_the_password_and_no_argument_list_does(tmp_path: Path, ric
                 continue
     _, said = process.communicate()
     assert process.returncode == 0, said
-    assert [one for one in lists if one.startswith("rsync") and rich.name in one]
-    assert not [one for one in lists if rich.password in one]
-    way.wait_for_end()
-    assert way.call("attach", code=2).stderr.count("finished")
-    way.call("down")
-    assert stored(way.home, rich.password) == []
+    return lists
 
 
 def test_a_secret_is_not_answered_to_another_question(way: HostRoad, poor: Account) -> None:

@@ -259,7 +259,8 @@ def test_down_elsewhere_ends_a_waiting_run_with_the_truth(way: Road) -> None:
     until(lambda: "first line" in way.call("logs", code=None).stdout, timeout=60)
     way.call("down", "--stop-training")
     _, said = waiting.communicate(timeout=60)
-    assert waiting.returncode in (1, 3, 143), said
+    assert waiting.returncode in (1, 3, 4, 143), said
+    assert waiting.returncode != 4 or "is gone" in said  # it was just asking when the machine went
     assert "Traceback" not in said
     assert way.left() == []
 

@@ -124,7 +124,7 @@ class Sweep:
                     say(f"{before} of {self.trials} trials are done{best_said(found)}")
                 if self.ended or before >= self.trials:
                     break
-                if doubled(self.table):
+                if headers_astray(self.table):
                     self._mend_under_way()
                 self._start_one(before)
                 if all(worker.state == "given up" for worker in self.workers):
@@ -169,7 +169,10 @@ class Sweep:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _mend_under_way(self) -> None:
-        """Two that finish their first trial in one instant both write a header: nobody could read that."""
+        """Two that finish their first trial in one instant both write a header, or the first row before it.
+
+        Nobody could read that.
+        """
         for worker in self.workers:
             worker.finish(signal.SIGSTOP)
         mend(self.table)
@@ -227,19 +230,17 @@ def rows(table: Path) -> list[dict[str, Any]]:
 
 
 def mend(table: Path) -> bool:
-    """Drop torn rows and all headers but the first, in place; only while nobody writes."""
+    """Drop torn rows and all headers but one, which comes first, in place; only while nobody writes."""
     if not table.exists():
         return False
     lines = table.read_text(errors="replace").splitlines(keepends=True)
-    kept = [
-        line
-        for number, line in enumerate(lines)
-        if line.endswith("\n")
-        and (_row(line, table.suffix) is not None or (number == 0 and table.suffix == ".csv"))
-    ]
-    if table.suffix == ".csv" and len(kept) < 2:
-        table.unlink()  # yolov5 reads the rows of a table that is there, and fails where there are none
-        return True
+    whole = [line for line in lines if line.endswith("\n")]
+    kept = [line for line in whole if _row(line, table.suffix) is not None]
+    if table.suffix == ".csv":
+        if not kept:
+            table.unlink()  # yolov5 reads the rows of a table that is there, and fails where there are none
+            return True
+        kept = [line for line in whole if line not in kept][:1] + kept
     if kept == lines:
         return False
     # In place: who waits to append has, or will have, this very file open.
@@ -251,13 +252,15 @@ def mend(table: Path) -> bool:
     return True
 
 
-def doubled(table: Path) -> bool:
-    """Whether a table has a second header."""
+def headers_astray(table: Path) -> bool:
+    """Whether a table has a header that is not its first line."""
     try:
-        lines = table.read_text(errors="replace").splitlines()
+        lines = table.read_text(errors="replace").splitlines(keepends=True)
     except FileNotFoundError:
         return False
-    return table.suffix == ".csv" and lines[1:].count(lines[0]) > 0 if lines else False
+    return table.suffix == ".csv" and any(
+        line.endswith("\n") and _row(line, table.suffix) is None for line in lines[1:]
+    )
 
 
 def best_said(found: list[dict[str, Any]]) -> str:
