@@ -70,10 +70,13 @@ demo: system .venv/.setup-train $(DIGITS)/data/data.yaml ## Run the main job in 
 
 # Checks.
 
+# The tests wait as much as they compute: half as many workers again as there are cores.
+WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n + (n + 1) / 2)))
+
 # A short folder: a socket's path has 107 letters at most, and screen's lie deep in a machine's home.
 test: system .venv/.setup ## Run the tests.
 	@tmp=$$(mktemp -d /tmp/ct-XXXXXX); trap 'rm -rf "$$tmp"' EXIT; \
-	  $(BIN)/python -m pytest -n auto --dist loadfile --basetemp="$$tmp/t" $(ARGS)
+	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --basetemp="$$tmp/t" $(ARGS)
 
 crash-sweep: system .venv/.setup ## Kill up, train, stop, start and down at every point of their way (hours).
 	@CRASH_SWEEP=1 $(BIN)/python -m pytest -s tests/workflows/test_crash.py tests/workflows/test_crash_sweep.py
