@@ -28,7 +28,7 @@ endif
 # A command starts in half the time when Python may keep what it compiled, and the tests start thousands.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-train system demo data test crash-sweep fault-sweep soak lint format bench docs clean
+.PHONY: help setup setup-train system demo data test test-all crash-sweep fault-sweep soak lint format bench docs clean
 
 help: ## Show this.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,13 +70,16 @@ demo: system .venv/.setup-train $(DIGITS)/data/data.yaml ## Run the main job in 
 
 # Checks.
 
-# The tests wait as much as they compute: half as many workers again as there are cores.
-WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n + (n + 1) / 2)))
+# The tests wait longer than they compute: two workers a core.
+WORKERS := $(shell echo $$((2 * $$(nproc 2>/dev/null || echo 2))))
 
 # A short folder: a socket's path has 107 letters at most, and screen's lie deep in a machine's home.
 test: system .venv/.setup ## Run the tests.
 	@tmp=$$(mktemp -d /tmp/ct-XXXXXX); trap 'rm -rf "$$tmp"' EXIT; \
-	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --basetemp="$$tmp/t" $(ARGS)
+	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --basetemp="$$tmp/t" $(ARGS)
+
+test-all: export THOROUGH = 1
+test-all: test ## Run every variant of the tests.
 
 crash-sweep: system .venv/.setup ## Kill up, train, stop, start and down at every point of their way (hours).
 	@CRASH_SWEEP=1 $(BIN)/python -m pytest -s tests/workflows/test_crash.py tests/workflows/test_crash_sweep.py

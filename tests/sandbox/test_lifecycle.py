@@ -87,13 +87,13 @@ def test_what_a_crash_left_is_reaped(state: Path, then: str) -> None:
 
 
 def test_it_ends_by_itself_after_its_last_machine_and_call(state: Path) -> None:
-    cloud = start(state, "pending=0.1,visible=0.05,terminating=0.1,idle=1.5")
+    cloud = start(state, "pending=0.1,visible=0.05,terminating=0.1,idle=5")
     pid = pid_of(cloud)
     name = cloud.running()
-    time.sleep(2)  # longer than it may be idle: a machine keeps it
+    time.sleep(6)  # longer than it may be idle: a machine keeps it
     assert cloud.state_of(name) == "running"
     cloud.end(name)
-    until(lambda: not Path(f"/proc/{pid}").exists(), "it does not end", timeout=10)
+    until(lambda: not Path(f"/proc/{pid}").exists(), "it does not end")
     assert sandbox.running(state) is None
     assert {entry.name for entry in state.iterdir()} == LEFT
     again = sandbox.ensure(state)

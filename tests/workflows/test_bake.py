@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.nspawn import left_of, require_nspawn
 from tests.support.road import Road, home, until
+from tests.support.thorough import also
 
 CONFIG = """\
 name: bakery
@@ -132,7 +133,7 @@ def test_what_a_newer_one_replaced_is_pruned_with_its_snapshots(road: Road) -> N
     assert not disk_of(road, first["id"]).exists()
 
 
-@pytest.mark.parametrize("stage", ["launch", "base", "clean", "image", "terminate"])
+@pytest.mark.parametrize("stage", [also("launch"), "base", also("clean"), "image", also("terminate")])
 def test_interrupted_anywhere_the_same_command_ends_with_one_image(road: Road, stage: str) -> None:
     (road.project / "cloudtrain.yaml").write_text(
         CONFIG.replace(", packages: [six], requirements: requirements.txt", "")

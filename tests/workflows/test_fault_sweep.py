@@ -37,7 +37,7 @@ LAUNCH = (
     "SpotMaxPriceTooLow",
     "InvalidParameterCombination",
 )
-SOME = ("throttled", "reset after", "no right")
+SOME = ("reset after", "no right")
 MARKETS = ("on-demand", "spot", "spot-then-on-demand")
 REFUSALS = (
     [(market, code) for market in MARKETS for code in LAUNCH]

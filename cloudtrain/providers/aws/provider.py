@@ -31,6 +31,9 @@ from cloudtrain.providers.aws.errors import translating
 from cloudtrain.providers.aws.tags import owner_of
 from cloudtrain.providers.base import Access, AccessSpec, Identity, Launches
 
+_ASKED_FOR_S = 20.0
+"""How long an answer may take that is the very thing asked for, not advice beside it."""
+
 
 class AwsProvider:
     """EC2 in one region. The sandbox is this very class with another endpoint."""
@@ -87,7 +90,7 @@ class AwsProvider:
 
     def quota(self, type_name: str, market: Market) -> Quota:
         """Return the quota that a type counts against."""
-        return quotas.read(self.clients, type_name, market)
+        return quotas.read(self.clients, type_name, market, _ASKED_FOR_S)
 
     def request_quota(self, type_name: str, market: Market, value: float) -> QuotaRequest:
         """Ask for a higher quota."""

@@ -17,7 +17,7 @@ from cloudtrain.errors import CloudError
 from cloudtrain.models.account import Quota, QuotaRequest
 from cloudtrain.models.machine import Market
 from cloudtrain.providers.aws import hardware
-from cloudtrain.providers.aws.advice import Advice, ask
+from cloudtrain.providers.aws.advice import DEADLINE_S, Advice, ask
 from cloudtrain.providers.aws.client import Clients
 from cloudtrain.providers.aws.errors import FAILURES, NO_ANSWER, code_of, translate
 
@@ -66,10 +66,10 @@ def _counts(code: Code, type_name: str) -> bool:
     return re.fullmatch(pattern, letters) is not None
 
 
-def read(clients: Clients, type_name: str, market: Market) -> Quota:
-    """Return what is allowed and used of a type's quota; what is denied is None and named."""
+def read(clients: Clients, type_name: str, market: Market, deadline_s: float = DEADLINE_S) -> Quota:
+    """Return what is allowed and used of a type's quota; what is denied or late is None and named."""
     code = code_for(type_name, market)
-    advice = Advice()
+    advice = Advice(deadline_s)
     applied: Future[float | None] = ask(lambda: _value(clients.quotas.get_service_quota, code))
     default = ask(lambda: _value(clients.quotas.get_aws_default_service_quota, code))
     vcpus = ask(lambda: _vcpus(clients, type_name))
