@@ -70,8 +70,8 @@ demo: system .venv/.setup-train $(DIGITS)/data/data.yaml ## Run the main job in 
 
 # Checks.
 
-# The tests wait longer than they compute: two workers a core.
-WORKERS := $(shell echo $$((2 * $$(nproc 2>/dev/null || echo 2))))
+# The tests wait as much as they compute: half as many workers again as there are cores.
+WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n + (n + 1) / 2)))
 
 # A short folder: a socket's path has 107 letters at most, and screen's lie deep in a machine's home.
 test: system .venv/.setup ## Run the tests.

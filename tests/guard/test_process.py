@@ -137,7 +137,7 @@ def until(holds: Callable[[], Any], seconds: float = 10) -> bool:
     while not holds():
         if time.monotonic() > end:
             return False
-        time.sleep(0.02)
+        time.sleep(0.05)
     return True
 
 

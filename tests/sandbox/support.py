@@ -19,10 +19,11 @@ BOTO = Config(retries={"total_max_attempts": 1, "mode": "standard"}, read_timeou
 
 def until(condition: Callable[[], bool], what: str, *, timeout: float = 60) -> None:
     """Wait for something another process does; there is no event to wait for across it."""
-    end = time.monotonic() + timeout
+    end, pause = time.monotonic() + timeout, 0.02
     while not condition():
         assert time.monotonic() < end, what
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(1.3 * pause, 0.25)  # asking often slows what is waited for
 
 
 def refused(code: str, call: Callable[..., Any], **params: Any) -> None:

@@ -147,7 +147,8 @@ def home(root: Path) -> Generator[Path]:
 
 def until(condition: Callable[[], bool], *, timeout: float = 30) -> None:
     """Wait for something another process does; there is no event to wait for across it."""
-    end = time.monotonic() + timeout
+    end, pause = time.monotonic() + timeout, 0.05
     while not condition():
         assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(1.3 * pause, 0.5)  # asking often slows what is waited for

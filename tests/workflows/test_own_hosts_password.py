@@ -210,6 +210,7 @@ def argument_lists_of(process: subprocess.Popen[str]) -> set[str]:
                 lists.add(entry.read_bytes().decode("utf-8", "replace"))
             except OSError:
                 continue
+        time.sleep(0.02)
     _, said = process.communicate()
     assert process.returncode == 0, said
     return lists
