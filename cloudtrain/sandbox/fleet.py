@@ -186,7 +186,10 @@ class Fleet:
 
     def _fail(self, life: Life) -> None:
         if life.machine is not None:
-            life.machine.destroy()
+            try:
+                life.machine.destroy()
+            except (OSError, TimeoutError):
+                traceback.print_exc(file=sys.stderr)
         with self._emulator.lock:
             life.record.terminate()
             code = "Server.InternalError"

@@ -92,4 +92,6 @@ def _process_of(entry: Path, mark: str) -> list[str]:
 
 
 def _cgroups(name: str) -> list[Path]:
-    return [path for path in Path("/sys/fs/cgroup").rglob(f"cloudtrain-{name}") if path.is_dir()]
+    # Not rglob, which fails when systemd removes a group that it is about to enter.
+    wanted = f"cloudtrain-{name}"
+    return [Path(top, wanted) for top, names, _ in os.walk("/sys/fs/cgroup") if wanted in names]

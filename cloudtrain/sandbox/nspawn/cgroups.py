@@ -31,9 +31,9 @@ def processes(groups: list[Path]) -> set[int]:
     """Return every process in these groups and below them."""
     found: set[int] = set()
     for group in groups:
-        for file in group.rglob("cgroup.procs"):
+        for folder in _below(group):
             try:
-                found.update(int(line) for line in file.read_text().split())
+                found.update(int(line) for line in (folder / "cgroup.procs").read_text().split())
             except OSError:
                 continue
     return found - {0}
@@ -58,9 +58,13 @@ def end(groups: list[Path], *, timeout_s: float = 20) -> None:
 def _remove(group: Path) -> None:
     if not group.exists():
         return
-    for folder in sorted((p for p in group.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts)):
+    for folder in _below(group):
         _rmdir(folder)
-    _rmdir(group)
+
+
+def _below(group: Path) -> list[Path]:
+    """Return a group and those below it, the lowest first; systemd makes and removes some meanwhile."""
+    return [Path(name) for name, _, _ in os.walk(group, topdown=False)]
 
 
 def _rmdir(folder: Path) -> None:
