@@ -83,9 +83,10 @@ class Soak:
         try:
             known: dict[str, Any] = json.loads((self.session() / "secured").read_text())
             if known and not self.nspawn:  # a script's epochs are known to nobody else
-                copies = self.session().parents[1] / "secured" / self.session().name
+                session = self.session()
+                copies = session.parents[1] / "secured" / session.name
                 with zipfile.ZipFile(copies / known["file"]) as container:
-                    known["known"] = int(container.read("epoch"))
+                    known["counted"] = int(container.read("epoch"))
         except (OSError, ValueError, StopIteration):
             return {}
         return known
@@ -148,7 +149,7 @@ class Soak:
         work = 0.0 if harmless else max(0.0, at - float(before["at"]))
         done = rows[-1] if rows else 0
         kept = done if harmless else self.resumed()[-1]
-        safe = done - 1 if self.nspawn else int(before.get("known", done))
+        safe = done - 1 if self.nspawn else int(before.get("counted", done))
         good = kept >= safe and self.in_order()
         self.lost += not good
         self.work.append(work)

@@ -96,9 +96,8 @@ def newest_unproven(
     index = Index(destination)
     found = list_files(remote, Wanted(run_dir, log, kind, project, outputs, everything=False))
     left = [one for one in found if one.weights and not _at_home(one, index, set())]
-    if (
-        not finished and index.any_secured()
-    ):  # what was cut off for ever has a whole copy from just before, which is here
+    # What was cut off for ever has a whole copy from just before, which is here.
+    if not finished and index.any_secured():
         left = [one for one in left if not index.torn(one.name, one.remote, one.size, one.mtime)]
     return tuple(one.remote for one in left)
 
@@ -139,7 +138,8 @@ def _secured_instead(
     )
     fetched |= came
     for one in chosen:
-        _describe_copy(one.name, destination, index)
+        if one.weights:
+            _describe_copy(one.name, destination, index)
     return chosen
 
 

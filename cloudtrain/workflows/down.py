@@ -114,8 +114,7 @@ def _reached(job: _Job, observed: Observation) -> Generator[Remote | None]:
     try:
         remote = _connect(job, machine.id, parked=parked)
     except CloudtrainError as error:
-        if not any(one.alive for one in find_everything(folder, job.provider).machines):
-            # It ended between the look and now: by itself, or by `down` in another window.
+        if _gone_meanwhile(job):
             job.reporter.emit(_why_nothing(folder, alive=False))
         elif not ending.discard:
             again = "try again when it can be reached"
@@ -130,6 +129,17 @@ def _reached(job: _Job, observed: Observation) -> Generator[Remote | None]:
     finally:
         if remote is not None:
             remote.close()
+
+
+def _gone_meanwhile(job: _Job) -> bool:
+    """Whether the machine has ended since the look, by itself or by `down` in another window.
+
+    Where the cloud does not answer either, the first failure is what there is to tell.
+    """
+    try:
+        return not any(machine.alive for machine in find_everything(job.folder, job.provider).machines)
+    except CloudtrainError:
+        return False
 
 
 def _connect(job: _Job, machine_id: str, *, parked: bool) -> Remote:

@@ -170,14 +170,19 @@ class Watched:
                 if one not in self.notices and one.at > self.begun - JUST_NOW:
                     self.notices.add(one)
                     self.context.reporter.emit(Note(one.text, level="warning"))
-        if self.reclaimed and status.session.state == "running":
+        if self.reclaimed and status.session.state != "interrupted":
             self.reclaimed = False
-            epoch = status.secured.epoch if status.secured else None
-            where = f" after epoch {epoch}" if epoch else ""
-            lost = self.at_stake
-            said = f"; at most {lost:.0f} s of work were lost" if lost is not None else ""
-            self.context.reporter.emit(Note(f"the training goes on{where}{said}"))
+            self._tell_cost(status)
         self.seen = status
+
+    def _tell_cost(self, status: TrainingStatus) -> None:
+        """Say that it goes on, or that it did and has ended between two looks, and what the reclaim has cost."""
+        running = status.session.state == "running"
+        epoch = status.secured.epoch if status.secured and running else None
+        where = f" after epoch {epoch}" if epoch else ""
+        lost = self.at_stake
+        said = f"; at most {lost:.0f} s of work were lost" if lost is not None else ""
+        self.context.reporter.emit(Note(f"the training {'goes' if running else 'went'} on{where}{said}"))
 
     def _bring_home(self, remote: Remote, status: TrainingStatus) -> None:
         """Fetch a newly secured checkpoint, quietly, and not all the time."""

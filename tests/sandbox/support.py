@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,16 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from tests.support import road
+
 UBUNTU = "ami-5a4db0c5000002404"
 DELAYS = "visible=0.15,pending=0.3,stopping=0.2,terminating=0.2,idle=60"
 BOTO = Config(retries={"total_max_attempts": 1, "mode": "standard"}, read_timeout=20)
 
 
 def until(condition: Callable[[], bool], what: str, *, timeout: float = 60) -> None:
-    """Wait for something another process does; there is no event to wait for across it."""
-    end, pause = time.monotonic() + timeout, 0.02
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(pause)
-        pause = min(1.3 * pause, 0.25)  # asking often slows what is waited for
+    """Wait as the road does, with a word for what is missing."""
+    road.until(condition, what, timeout=timeout)
 
 
 def refused(code: str, call: Callable[..., Any], **params: Any) -> None:

@@ -145,10 +145,10 @@ def home(root: Path) -> Generator[Path]:
         sandbox.stop(root / "data" / "sandbox")
 
 
-def until(condition: Callable[[], bool], *, timeout: float = 30) -> None:
+def until(condition: Callable[[], bool], what: str = "it did not happen", *, timeout: float = 30) -> None:
     """Wait for something another process does; there is no event to wait for across it."""
-    end, pause = time.monotonic() + timeout, 0.05
+    end, pause = time.monotonic() + timeout, 0.02
     while not condition():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, what
         time.sleep(pause)
         pause = min(1.3 * pause, 0.5)  # asking often slows what is waited for

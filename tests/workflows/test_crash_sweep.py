@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.road import Road, home
+from tests.support.thorough import THOROUGH
 
 pytestmark = [pytest.mark.road, pytest.mark.timeout(7200)]
 EVERY = bool(os.environ.get("CRASH_SWEEP"))
-FEW = (0.6,)
+FEW = (0.35, 0.7) if THOROUGH else (0.6,)
 """Where the fast subset kills, as parts of a command's way."""
 
 

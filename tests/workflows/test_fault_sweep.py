@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.faults import arm, calls, disarm
 from tests.support.road import Road, home
+from tests.support.thorough import THOROUGH
 
 pytestmark = [pytest.mark.road, pytest.mark.timeout(7200)]
 EVERY = bool(os.environ.get("FAULT_SWEEP"))
@@ -37,7 +38,7 @@ LAUNCH = (
     "SpotMaxPriceTooLow",
     "InvalidParameterCombination",
 )
-SOME = ("reset after", "no right")
+SOME = ("reset after", "no right", *(("throttled",) if THOROUGH else ()))
 MARKETS = ("on-demand", "spot", "spot-then-on-demand")
 REFUSALS = (
     [(market, code) for market in MARKETS for code in LAUNCH]

@@ -112,7 +112,7 @@ def test_run_waits_the_reclaim_out_and_shows_it(way: Road) -> None:
     assert "EC2 takes this spot machine back now" in err, err
     assert "EC2 took i-" in err
     assert "the machine is back after" in err
-    assert "the training goes on" in err
+    assert "the training goes on" in err or "the training went on" in err  # it may end between two looks
     assert "of work were lost" in err
     assert "is at home" in err or "last.pt" in out
     assert way.left() == []

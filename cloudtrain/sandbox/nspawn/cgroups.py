@@ -52,14 +52,8 @@ def end(groups: list[Path], *, timeout_s: float = 20) -> None:
             raise TimeoutError(f"processes {sorted(pids)} do not end")
         time.sleep(0.01)
     for group in groups:
-        _remove(group)
-
-
-def _remove(group: Path) -> None:
-    if not group.exists():
-        return
-    for folder in _below(group):
-        _rmdir(folder)
+        for folder in _below(group):
+            _rmdir(folder)
 
 
 def _below(group: Path) -> list[Path]:

@@ -240,7 +240,8 @@ def mend(table: Path) -> bool:
         if not kept:
             table.unlink()  # yolov5 reads the rows of a table that is there, and fails where there are none
             return True
-        kept = [line for line in whole if line not in kept][:1] + kept
+        headers = [line for line in whole if _row(line, table.suffix) is None]
+        kept = headers[:1] + kept
     if kept == lines:
         return False
     # In place: who waits to append has, or will have, this very file open.
