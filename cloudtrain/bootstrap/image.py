@@ -9,8 +9,8 @@ from __future__ import annotations
 import shlex
 from pathlib import PurePosixPath
 
+from cloudtrain.bootstrap.driver import uses_gpu
 from cloudtrain.bootstrap.step import Step
-from cloudtrain.bootstrap.system import uses_gpu
 from cloudtrain.models import container
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Facts

@@ -11,6 +11,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
+from cloudtrain.bootstrap.driver import driver_installable, driver_wanted, uses_gpu
 from cloudtrain.bootstrap.environment import (
     Index,
     digest,
@@ -20,7 +21,6 @@ from cloudtrain.bootstrap.environment import (
     uv_path,
 )
 from cloudtrain.bootstrap.step import Step
-from cloudtrain.bootstrap.system import driver_installable, driver_wanted, uses_gpu
 from cloudtrain.catalog import torch
 from cloudtrain.catalog.nvidia import driver_major
 from cloudtrain.models.config import Config
@@ -167,7 +167,7 @@ def distribution(spec: str) -> str | None:
 def _torch(config: Config, facts: Facts, place: Target) -> Step | None:
     if config.environment.torch == "none":
         return None
-    choice = torch.choose(facts.gpus, _driver(facts), config.environment.torch)
+    choice = torch.choose(facts.gpus, _driver(config, facts), config.environment.torch)
     base = (config.mirrors.torch_index or torch.INDEX).rstrip("/")
     index = f"{base}/{choice.index}" if choice.index else ""
     mark, wanted = f"{place.marks}/torch", digest(*choice.requirements, choice.index or "")
@@ -192,10 +192,10 @@ def _torch(config: Config, facts: Facts, place: Target) -> Step | None:
     )
 
 
-def _driver(facts: Facts) -> int | None:
+def _driver(config: Config, facts: Facts) -> int | None:
     """Return the driver branch that will be there once the steps have run."""
-    plan = driver_wanted(facts)
-    if plan is not None and driver_installable(facts):
+    plan = driver_wanted(config, facts)
+    if plan is not None and driver_installable(config, facts):
         return plan.branch
     return driver_major(facts.gpus)
 

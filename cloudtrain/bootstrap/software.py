@@ -7,14 +7,14 @@ archive, which is kept from offering a driver: two sources of one are a classic 
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
+from cloudtrain.bootstrap.driver import UBUNTU, repository, uses_gpu
 from cloudtrain.bootstrap.step import Step
-from cloudtrain.bootstrap.system import UBUNTU, uses_gpu
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Facts
 from cloudtrain.render import render
 
-CUDA_REPOSITORY = "https://developer.download.nvidia.com/compute/cuda/repos"
-"""Folders by release and architecture (NVIDIA's CUDA installation guide for Linux)."""
 TOOLKIT_REPOSITORY = "https://nvidia.github.io/libnvidia-container"
 """NVIDIA's installation guide of its container toolkit, section apt."""
 INSIDE = (
@@ -64,7 +64,11 @@ def _toolkit(config: Config, facts: Facts) -> Step | None:
         check="command -v nvidia-ctk >/dev/null || { echo 'it is not installed'; exit 1; }\n"
         "grep -qs nvidia-container-runtime /etc/docker/daemon.json || "
         "{ echo 'Docker is not told of it'; exit 1; }",
-        apply=render("step-toolkit.sh.j2", repository=TOOLKIT_REPOSITORY, apt=facts.apt),
+        apply=render(
+            "step-toolkit.sh.j2",
+            repository=(config.mirrors.container_toolkit or TOOLKIT_REPOSITORY).rstrip("/"),
+            apt=facts.apt,
+        ),
         needs=("base", "driver", "docker"),
         root=True,
         lock="apt",
@@ -78,6 +82,7 @@ def _cuda(config: Config, facts: Facts) -> Step | None:
     if version is None:
         return None
     folder = f"/usr/local/cuda-{version}"
+    archive = repository(config, facts) if facts.os_version in UBUNTU else None
     return Step(
         name="cuda",
         reason=f"`cuda.toolkit` is {version}",
@@ -86,9 +91,9 @@ def _cuda(config: Config, facts: Facts) -> Step | None:
         "{ echo 'a shell that is not interactive does not find it'; exit 1; }",
         apply=render(
             "step-cuda.sh.j2",
-            known=facts.os_id == "ubuntu" and facts.os_version in UBUNTU and facts.arch == "x86_64",
             system=f"{facts.os_id} {facts.os_version} {facts.arch}",
-            repository=f"{CUDA_REPOSITORY}/ubuntu{facts.os_version.replace('.', '')}/{facts.arch}",
+            repository=archive,
+            archive=urlsplit(archive or "").hostname,
             package=f"cuda-toolkit-{version.replace('.', '-')}",
             folder=folder,
         ),

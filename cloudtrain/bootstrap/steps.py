@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cloudtrain.bootstrap.driver import driver_steps
 from cloudtrain.bootstrap.environment import environment_steps
 from cloudtrain.bootstrap.image import image_steps
 from cloudtrain.bootstrap.packages import package_steps
@@ -26,7 +27,11 @@ def steps(config: Config, facts: Facts, layout: Layout) -> tuple[Step, ...]:
     where there is none. Raises `UsageError` for what cannot work on this machine at all,
     such as a PyTorch version that has no build for its GPU.
     """
-    system = (*system_steps(config, facts, layout), *software_steps(config, facts))
+    system = (
+        *system_steps(config, facts, layout),
+        *driver_steps(config, facts),
+        *software_steps(config, facts),
+    )
     if config.runtime == "docker":
         return (*system, *image_steps(config, facts, layout))
     return (

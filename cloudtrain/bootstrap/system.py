@@ -1,8 +1,6 @@
-"""Steps that change the system and so need root: apt's packages and the NVIDIA driver.
+"""Steps that change the system and so need root: the first boot's end, and apt's packages.
 
-As little as possible: every package is a download, a trigger and a thing to break. The
-driver comes from Ubuntu's own archive, whose kernel modules are built and signed: no
-compiler, no headers, and mixing it with NVIDIA's repository is a classic breakage.
+As little as possible: every package is a download, a trigger and a thing to break.
 """
 
 from __future__ import annotations
@@ -10,14 +8,10 @@ from __future__ import annotations
 import shlex
 
 from cloudtrain.bootstrap.step import Step
-from cloudtrain.catalog.nvidia import OLDEST_DRIVER, DriverPlan, driver_plan
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
 from cloudtrain.render import render
-
-UBUNTU = ("22.04", "24.04")
-"""Releases whose archive has the signed server modules that we name."""
 
 _PACKAGES: dict[str, tuple[str, str]] = {
     "screen": ("screen", "command -v screen"),
@@ -56,7 +50,7 @@ _FOR_MANAGER = {
 def system_steps(config: Config, facts: Facts, layout: Layout) -> tuple[Step, ...]:
     """Return the system steps for this machine; those without a use on it are left out."""
     del layout  # the system is not ours: nothing of it lies in the run's folder
-    found = (_cloud_init(facts), _apt_mirror(config, facts), _base(config, facts), _driver(config, facts))
+    found = (_cloud_init(facts), _apt_mirror(config, facts), _base(config, facts))
     return tuple(step for step in found if step is not None)
 
 
@@ -72,26 +66,6 @@ def base_needs(config: Config, facts: Facts) -> tuple[str, ...]:
     if config.dataset.source:
         names += ["curl", "certificates"]
     return tuple(dict.fromkeys(names))
-
-
-def driver_wanted(facts: Facts) -> DriverPlan | None:
-    """Return the driver that this machine should get, None when that is not ours to do.
-
-    In a container the driver is its host's, under WSL it is Windows'.
-    """
-    if facts.container or facts.wsl:
-        return None
-    return driver_plan(facts.gpus)
-
-
-def uses_gpu(config: Config) -> bool:
-    """Whether the training means to use a GPU where there is one."""
-    return str(config.train.args.get("device", "")) != "cpu" and config.environment.torch != "none"
-
-
-def driver_installable(facts: Facts) -> bool:
-    """Whether the driver step can do its work here at all."""
-    return facts.privileged and facts.os_id == "ubuntu" and facts.os_version in UBUNTU
 
 
 def _cloud_init(facts: Facts) -> Step | None:
@@ -145,37 +119,4 @@ def _base(config: Config, facts: Facts) -> Step:
         # The others make a step fail by itself where they are truly missed.
         required=any(name in names and getattr(facts, name) is None for name in _VITAL),
         by_hand=f"sudo apt-get update && sudo apt-get install -y {shlex.join(packages)}",
-    )
-
-
-def _driver(config: Config, facts: Facts) -> Step | None:
-    plan = driver_wanted(facts)
-    if plan is None or not facts.apt or not uses_gpu(config):
-        return None
-    apply = render(
-        "step-driver.sh.j2",
-        flavour=plan.flavour,
-        branch=plan.branch,
-        known=facts.os_id == "ubuntu" and facts.os_version in UBUNTU,
-        system=f"{facts.os_id} {facts.os_version}",
-        installed="mismatch" in (facts.nvidia_smi_error or ""),
-    )
-    return Step(
-        name="driver",
-        reason=plan.reason,
-        check=render("step-driver-check.sh.j2", oldest=OLDEST_DRIVER),
-        apply=apply,
-        needs=("base",),
-        root=True,
-        lock="apt",
-        shared=True,
-        by_hand=f"sudo apt-get update && sudo apt-get install -y --no-install-recommends {_by_hand(plan)}",
-    )
-
-
-def _by_hand(plan: DriverPlan) -> str:
-    dash_open = "-open" if plan.open else ""
-    return (
-        f"nvidia-headless-no-dkms-{plan.flavour} nvidia-utils-{plan.branch}-server "
-        f"linux-modules-nvidia-{plan.branch}-server{dash_open}-$(uname -r)"
     )

@@ -22,6 +22,28 @@ BRANCH = 580
 """The server branch we install: the last one with modules for Volta (620 has open modules
 only), new enough for CUDA 13, and in Ubuntu 22.04's and 24.04's own archive."""
 
+
+@dataclass(frozen=True, slots=True)
+class Runfile:
+    """NVIDIA's own installer of one driver."""
+
+    version: str
+    folder: str
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return f"NVIDIA-Linux-x86_64-{self.version}.run"
+
+
+RUNFILE = Runfile(
+    "580.95.05",
+    "https://us.download.nvidia.com/tesla/580.95.05",
+    "849ef0ef8e842b9806b2cde9f11c1303d54f1a9a769467e4e5d961b2fe1182a7",
+)
+"""Of the same branch; the digest is the one that nixpkgs checks it by."""
+
 TURING = (7, 5)
 """Open kernel modules begin here; older GPUs need the proprietary ones (NVIDIA's guide)."""
 

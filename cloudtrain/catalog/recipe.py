@@ -53,6 +53,7 @@ def digest(config: Config) -> str:
         config.runtime,
         config.docker.image,
         config.cuda.toolkit,
+        config.cuda.driver,
         environment.manager,
         environment.python,
         environment.torch,

@@ -66,6 +66,9 @@ class Cuda:
 
     __pydantic_config__: ClassVar[dict[str, object]] = PYDANTIC
 
+    driver: Literal["auto", "ubuntu", "nvidia", "runfile", "none"] = "auto"
+    """Where a missing driver comes from: auto is Ubuntu's signed modules, else NVIDIA's archive (compiled on
+    the machine); runfile is NVIDIA's installer; none leaves the driver to you."""
     toolkit: Literal["12.6", "12.8", "12.9", "13.0"] | None = None
     """A CUDA toolkit with nvcc, such as "12.8", for code that compiles its own kernels; Ubuntu only."""
 
@@ -198,6 +201,12 @@ class Mirrors:
     """Instead of conda-forge."""
     apt: str | None = None
     """Instead of the image's apt archive."""
+    cuda: str | None = None
+    """Instead of NVIDIA's archive of CUDA toolkits and drivers; laid out like it."""
+    container_toolkit: str | None = None
+    """Instead of NVIDIA's archive of its container toolkit."""
+    driver_runfile: str | None = None
+    """Folder of NVIDIA's driver installers, for `cuda.driver: runfile`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ it came: before cleaning it converges again, after it only the image is missing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -79,10 +79,7 @@ def cleaning(home: str, secrets: tuple[str, ...]) -> str:
 
 def secrets_of(config: Config) -> tuple[str, ...]:
     """Return the passwords in the configured addresses, as they are written and as they are meant."""
-    mirrors = config.mirrors
-    addresses = (
-        mirrors.package_index, mirrors.torch_index, mirrors.conda_installer, mirrors.conda_channel, mirrors.apt,
-    )  # fmt: skip
+    addresses: list[str | None] = [getattr(config.mirrors, one.name) for one in fields(config.mirrors)]
     found = [urlsplit(one).password for one in addresses if one]
     return tuple(dict.fromkeys(word for one in found if one for word in (one, unquote(one))))
 

@@ -29,9 +29,22 @@ CONFIGS: dict[str, Config] = {
     "own host": Config(provider="ssh", environment=Environment(manager="existing")),
     "yolov5": Config(train=Train(kind="yolov5")),
     "cuda": Config(environment=Environment(manager="uv"), cuda=Cuda(toolkit="12.8")),
+    "driver from NVIDIA": Config(cuda=Cuda(driver="nvidia", toolkit="12.8")),
+    "driver by runfile": Config(cuda=Cuda(driver="runfile")),
+    "no driver": Config(cuda=Cuda(driver="none")),
     "docker image": Config(runtime="docker", docker=Docker(image="ultralytics/ultralytics:8.4.190")),
     "docker build": Config(
         runtime="docker", docker=Docker(dockerfile="docker files/Dockerfile", memory="12g", shm_size="host")
+    ),
+    "mirrored software": Config(
+        runtime="docker",
+        docker=Docker(image="registry.example.org/x"),
+        cuda=Cuda(driver="runfile", toolkit="12.8"),
+        mirrors=Mirrors(
+            cuda="https://nvidia.example.org:8443/cuda/repos/",
+            container_toolkit="https://nvidia.example.org/toolkit/",
+            driver_runfile="https://nvidia.example.org/drivers",
+        ),
     ),
     "cpu": Config(train=Train(args={"device": "cpu"})),
     "no torch": Config(environment=Environment(torch="none", manager="uv"), train=Train(kind="script")),
@@ -42,6 +55,9 @@ CONFIGS: dict[str, Config] = {
             conda_installer="https://conda.example.org/installers/",
             conda_channel="https://conda.example.org/forge",
             apt="http://apt.example.org/ubuntu/",
+            cuda="https://nvidia.example.org/cuda/repos/",
+            container_toolkit="https://nvidia.example.org/toolkit/",
+            driver_runfile="https://nvidia.example.org/drivers",
         )
     ),
 }

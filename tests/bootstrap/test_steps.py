@@ -9,13 +9,17 @@ import pytest
 from cloudtrain.bootstrap import Step, environment_python, steps
 from cloudtrain.bootstrap.packages import distribution
 from cloudtrain.errors import UsageError
-from cloudtrain.models.config import Config, Environment, Mirrors, Train
+from cloudtrain.models.config import Config, Cuda, Environment, Mirrors, Train
+from cloudtrain.models.machine import Facts
 from tests.bootstrap.cases import CONFIGS, LAYOUT, MACHINES
 
+BARE_DEBIAN = replace(MACHINES["ubuntu-24.04-bare"], os_id="debian", os_version="12")
 
-def of(machine: str, config: str | Config = "default") -> dict[str, Step]:
+
+def of(machine: str | Facts, config: str | Config = "default") -> dict[str, Step]:
     chosen = CONFIGS[config] if isinstance(config, str) else config
-    return {step.name: step for step in steps(chosen, MACHINES[machine], LAYOUT)}
+    facts = MACHINES[machine] if isinstance(machine, str) else machine
+    return {step.name: step for step in steps(chosen, facts, LAYOUT)}
 
 
 CONDA = ["base", "miniconda", "environment", "torch", "trainer", "opencv"]
@@ -26,6 +30,7 @@ CONDA = ["base", "miniconda", "environment", "torch", "trainer", "opencv"]
     [
         ("ubuntu-22.04-no-gpu", "default", ["cloud-init", *CONDA]),
         ("ubuntu-24.04-bare", "default", ["cloud-init", "base", "driver", *CONDA[1:], "gpu"]),
+        ("ubuntu-24.04-bare", "no driver", ["cloud-init", *CONDA, "gpu"]),
         ("ubuntu-24.04-bare", "cpu", ["cloud-init", *CONDA]),
         ("t4", "default", ["cloud-init", *CONDA, "gpu"]),
         ("old-driver", "default", ["cloud-init", "base", "driver", *CONDA[1:], "gpu"]),
@@ -87,6 +92,42 @@ def test_the_driver_is_of_the_right_kind() -> None:
     volta = of("v100-no-driver")["driver"]
     assert "nvidia-headless-no-dkms-580-server " in volta.apply
     assert "open" not in volta.apply
+
+
+def test_without_prebuilt_modules_it_is_compiled_from_nvidias_archive() -> None:
+    ubuntu = of("ubuntu-24.04-bare")["driver"].apply
+    assert ubuntu.index("Ubuntu has no NVIDIA modules") < ubuntu.index("packages=(nvidia-headless")
+    debian = of(BARE_DEBIAN)["driver"].apply
+    assert "repos/debian12/x86_64/cuda-keyring" in debian
+    assert debian.index("nvidia-driver-pinning-580") < debian.index("packages=(nvidia-open)")
+    assert "packages=(cuda-drivers)" in of("v100-no-driver", "driver from NVIDIA")["driver"].apply
+    assert "nvidia-headless" not in debian
+    only = Config(cuda=Cuda(driver="ubuntu"))
+    assert "no driver packages are known for debian 12" in of(BARE_DEBIAN, only)["driver"].apply
+    assert "developer.download" not in of("ubuntu-24.04-bare", only)["driver"].apply
+    unknown = replace(BARE_DEBIAN, os_version="9")
+    assert "no driver packages are known for debian 9" in of(unknown)["driver"].apply
+
+
+def test_the_runfile_is_on_request_checked_and_never_beside_apts_driver() -> None:
+    apply = of("ubuntu-24.04-bare", "driver by runfile")["driver"].apply
+    assert "tesla/580.95.05/NVIDIA-Linux-x86_64-580.95.05.run" in apply
+    assert apply.index("a driver of apt already") < apply.index("sha256sum -c") < apply.index("--silent")
+    assert "--kernel-module-type=open" in apply
+    assert "nvidia-headless-no-dkms" not in apply
+    volta = of("v100-no-driver", "driver by runfile")["driver"].apply
+    assert "--kernel-module-type=proprietary" in volta
+    for name in ("default", "driver from NVIDIA"):
+        assert ".run" not in of("ubuntu-24.04-bare", name)["driver"].apply
+
+
+def test_what_nvidia_serves_has_a_mirror() -> None:
+    for step in of("ubuntu-24.04-bare", "mirrored software").values():
+        for host in ("developer.download.nvidia.com/compute", "us.download.nvidia.com", "nvidia.github.io"):
+            assert host not in step.apply, step.name
+    cuda = of("ubuntu-24.04-bare", "mirrored software")["cuda"].apply
+    assert "https://nvidia.example.org:8443/cuda/repos/ubuntu2404/x86_64" in cuda
+    assert "Pin: origin nvidia.example.org\n" in cuda
 
 
 def test_a_mismatch_is_a_reboot_not_an_installation() -> None:
