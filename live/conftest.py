@@ -14,9 +14,10 @@ from cloudtrain.providers.aws.client import Settings
 from cloudtrain.providers.aws.provider import AwsProvider
 
 COST = (
-    "live tests: one machine on demand and one as spot, minutes each, 8 GB of disk:"
-    " less than 0.20 USD on the account {owner} in {region}"
+    "live tests: three small machines on demand and one as spot, minutes each, and an image for minutes:"
+    " less than 0.30 USD on the account {owner} in {region}{gpu}"
 )
+GPU_COST = "; LIVE_GPU=1: three machines with a GPU, a quarter of an hour each, less than 1 USD more"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,7 +47,8 @@ def swept(provider: AwsProvider, run: RunRef, pytestconfig: pytest.Config) -> Ge
     """Say what it costs, refuse to start beside other live tests, and leave nothing."""
     reporter: Any = pytestconfig.pluginmanager.getplugin("terminalreporter")
     if reporter is not None:
-        reporter.write_line(COST.format(owner=run.owner, region=provider.clients.region))
+        gpu = GPU_COST if os.environ.get("LIVE_GPU") == "1" else ""
+        reporter.write_line(COST.format(owner=run.owner, region=provider.clients.region, gpu=gpu))
     before = ours(provider)
     assert not before, f"live tests have left something: {before}"
     yield

@@ -52,6 +52,7 @@ class Road:
     root: Path
     home: Path
     env: dict[str, str] = field(default_factory=dict[str, str])
+    module: str = "cloudtrain"
 
     def __post_init__(self) -> None:
         self.project = self.root / "project"
@@ -75,7 +76,7 @@ class Road:
 
     def start(self, *args: str, gate: Path | None = None) -> subprocess.Popen[str]:
         """Start a command without waiting for it; behind a gate (a FIFO) it waits for a line first."""
-        command = [sys.executable, "-m", "cloudtrain", *args]
+        command = [sys.executable, "-m", self.module, *args]
         if gate is not None:
             command = ["/bin/sh", "-c", 'read -r _ < "$0" && exec "$@"', str(gate), *command]
         return subprocess.Popen(

@@ -40,12 +40,18 @@ def called(road: Road, *args: str) -> dict[str, Any]:
 
 
 def test_from_nothing_to_training_and_the_second_time_nothing_changes(road: Road) -> None:
+    road.module = "tests.support.rebooting"  # one step more, that asks for a boot
+    road.env["PYTHONPATH"] = str(EXAMPLE.parents[1])
     up = called(road, "up", "-y")
     assert up["session"]["state"] == "running"
+    stages = [stage["stage"] for stage in up["waterfall"]["stages"]]
+    assert stages.index("kernel") < stages.index("reboot") < stages.index("start training")
     done = {stage["stage"]: stage["outcome"] for stage in up["waterfall"]["stages"]}
-    for step in ("base", "uv", "environment", "torch", "trainer"):
+    for step in ("base", "kernel", "uv", "environment", "torch", "trainer"):
         assert done[step] == "changed"
     again = called(road, "up", "-y")
+    assert not [stage for stage in again["waterfall"]["stages"] if stage["outcome"] == "changed"]
+    road.module = "cloudtrain"
     assert not again["created"]
     assert called(road, "provision")["changed"] == 0
     road.wait_for_end(timeout=1800)
