@@ -10,7 +10,7 @@ ours() {
   for name in SESSION SERVICE; do
     grep -lszF -e "CLOUDTRAIN_$name=$root/" /proc/[0-9]*/environ | cut -d/ -f3
   done | sort -u
-  for name in "$root"/sessions/*/supervisor "$root"/sessions/*/trainer "$root"/services/*/process; do
+  for name in "$root/guard/process" "$root"/sessions/*/supervisor "$root"/sessions/*/trainer "$root"/services/*/process; do
     alive "$name" && printf '%s\n' "$pid"
   done
   return 0
@@ -33,6 +33,7 @@ quit() {
 main() {
   local dir each told=' '
   [[ -d $root ]] || exit 0
+  rm -f "$root/guard/guard.json"
   for dir in "$root"/sessions/[0-9]*; do
     [[ -d $dir ]] && : >"$dir/stop"
   done

@@ -9,17 +9,15 @@ from cloudtrain.models.training import StepReport
 
 
 def limits(facts: Facts) -> tuple[str, ...]:
-    """Return a sentence for each thing that is lost on this machine, none on a whole one."""
-    found: list[str] = []
+    """Return a sentence for each thing that a machine of ours would have, and this one has not."""
+    found = ["a reboot there starts nothing of ours again; `cloudtrain train` goes on"]
     if not facts.screen:
         found.append(
             "no screen: the training is detached with a log of its own; "
             "`cloudtrain attach` shows that log and cannot type into it"
         )
-    if not facts.systemd:
-        found.append(
-            "no systemd: nothing there is started again by itself after a reboot; `cloudtrain train` goes on"
-        )
+    if facts.python3 is None:
+        found.append("no python3: no guard runs beside the training, so nothing goes on with it or ends it")
     if not facts.rsync:
         found.append("no rsync: files go as one stream, and a push that broke goes on with that piece")
     return tuple(found)

@@ -114,6 +114,9 @@ def plan(made: Plan) -> list[str]:
     if not made.volume_gb:  # a host of the user's own: nothing is rented, and it is as it is
         rows = [("machine", f"{offer.type}, your own" if offer else "your own")]
         rows += [("price", f"{money(made.price_hour, currency)} an hour")]
+        if made.lease_hours is not None:
+            cost = f", {money(made.lease_cost, currency)}" if made.lease_cost is not None else ""
+            rows += [("lease", f"{made.lease_hours:.1f} h{cost}{until}")]
         return _listed(rows, made)
     rows += [("else", _alternative(other)) for other in made.alternatives]
     rows += [

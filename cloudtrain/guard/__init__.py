@@ -38,7 +38,10 @@ def machine_config(
 
 
 def host_config(layout: Layout, *, deadline: datetime | None, lease: Lease) -> dict[str, object]:
-    """Return the config for somebody's host: it ends our sessions at the deadline, never the machine."""
+    """Return the config for somebody's host: it ends our sessions at the deadline, never the machine.
+
+    It runs beside the sessions, and ends with them.
+    """
     return {
         **machine_config(deadline=deadline, lease=lease),
         "contact": [layout.root],
@@ -47,6 +50,7 @@ def host_config(layout: Layout, *, deadline: datetime | None, lease: Lease) -> d
         "imds": None,
         "poweroff": None,
         "idle_s": 0,
+        "beside": True,
     }
 
 

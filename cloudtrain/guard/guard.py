@@ -53,6 +53,9 @@ KINDS = {
 }
 
 
+ENDED = ("finished", "failed")
+
+
 class Lease(NamedTuple):
     """What was agreed. `idle_s` 0 means never; `deadline` 0 means none but the tag's."""
 
@@ -684,7 +687,10 @@ def lease_of(config: dict[str, Any]) -> Lease:
 
 
 def main(path: str) -> None:
-    """Guard until the config file is taken away. Nothing that goes wrong ends the loop."""
+    """Guard until the config file is taken away, or beside sessions until they have ended.
+
+    Nothing that goes wrong ends the loop.
+    """
     config = read(path)
     lease = lease_of(config)
     look, hands = Look(config), Hands(config)
@@ -703,6 +709,8 @@ def main(path: str) -> None:
             hands.save(lease, before, state, seen)
             for action in actions:
                 hands(action, state, seen)
+            if config.get("beside") and not actions and all(s.state in ENDED for s in seen.sessions):
+                return
         except Exception as error:  # noqa: BLE001 - the deadline holds whatever happens
             say(f"unexpected: {error!r}")
             if 0 < max(lease.deadline, state.deadline) < time.time() - lease.grace_s:

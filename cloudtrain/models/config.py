@@ -163,8 +163,9 @@ class Lease:
 
     __pydantic_config__: ClassVar[dict[str, object]] = PYDANTIC
 
-    hours: Annotated[float, Gt(0), Le(24 * 30)] = 12.0
-    """Hours from launch after which the machine powers off by itself."""
+    hours: Annotated[float, Gt(0), Le(24 * 30)] | None = None
+    """Hours from launch after which the machine powers off by itself; default: 12. On a machine of your own the
+    training is ended then; default: never."""
     cost: Annotated[float, Gt(0)] | None = None
     """Money in the account's currency after which it does; the earlier limit counts."""
     idle_minutes: Annotated[int, Ge(5)] | None = 30

@@ -139,7 +139,7 @@ class Plan:
     region: str
     volume_gb: int
     price_hour: float | None
-    lease_hours: float
+    lease_hours: float | None
     lease_cost: float | None
     deadline: datetime | None
     notes: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cloudtrain.errors import CapacityError, CloudtrainError, GoneError, LostAnswerError
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
 
 OWN = "ssh"
 """The provider whose machines are the user's own."""
+NO_LEASE = "nothing ends a training on a machine of your own but you, unless `lease.hours` is given"
+LEASE = "the training is ended then; a machine of your own is not powered off"
 
 
-def plan_host(config: Config, survey: Survey, observed: Observation) -> Plan:
+def plan_host(config: Config, survey: Survey, observed: Observation, now: datetime) -> Plan:
     """Return what `up` will do on hosts of the user's own."""
     offer = survey.offers[0]
     taken = [machine for machine in observed.machines if machine.alive]
     price = taken[-1].price_hour if taken else offer.price_hour
+    hours = lease_hours(config, price)
     return Plan(
         actions=() if taken else _actions(survey.offers),
         offer=offer,
@@ -35,11 +39,19 @@ def plan_host(config: Config, survey: Survey, observed: Observation) -> Plan:
         region=survey.region,
         volume_gb=0,
         price_hour=price,
-        lease_hours=config.lease.hours,
-        lease_cost=None if price is None else price * config.lease.hours,
-        deadline=None,
-        notes=("a machine of your own is not powered off when the lease ends",),
+        lease_hours=hours,
+        lease_cost=None if price is None or hours is None else price * hours,
+        deadline=None if hours is None else now + timedelta(hours=hours),
+        notes=(NO_LEASE if hours is None else LEASE,),
     )
+
+
+def lease_hours(config: Config, price_hour: float | None) -> float | None:
+    """Return the hours after which a training there is ended: as given, or what the money buys; None for never."""
+    given = [config.lease.hours] if config.lease.hours is not None else []
+    if config.lease.cost is not None and price_hour:
+        given.append(config.lease.cost / price_hour)
+    return min(given, default=None)
 
 
 def _actions(offers: tuple[Offer, ...]) -> tuple[Action, ...]:
@@ -87,7 +99,14 @@ def _take(plan: Plan, applying: Applying, offer: Offer) -> Machine:
         folder.journal.append("refused", token=attempt.token, code=code, reason=error.message)
         raise
     folder.journal.append("launched", token=attempt.token, machine=machine.id)
-    folder.update(machine=machine.id, address=None, price_hour=offer.price_hour, currency=offer.currency)
+    hours = lease_hours(applying.config, offer.price_hour)
+    folder.update(
+        machine=machine.id,
+        address=None,
+        price_hour=offer.price_hour,
+        currency=offer.currency,
+        deadline=None if hours is None else (applying.now() + timedelta(hours=hours)).isoformat(),
+    )
     return machine
 
 

@@ -24,6 +24,9 @@ ENVIRONMENT_GB = {"conda": 14, "uv": 10, "venv": 10, "existing": 2}
 6 GB installed, 3 GB downloaded (measured), Miniconda and its cache on top."""
 ROOM = 1.25
 """Outputs, checkpoints and unpacking want room beside what is known."""
+LEASE_HOURS = 12.0
+"""The lease where nobody gave one: a night's training, and no forgotten week."""
+
 SMALLEST_GB = 20
 
 
@@ -48,7 +51,7 @@ def plan_up(wanted: Wanted) -> Plan:
     """
     config, survey = wanted.config, wanted.survey
     if config.provider == hosts.OWN:
-        return hosts.plan_host(config, survey, wanted.observed)
+        return hosts.plan_host(config, survey, wanted.observed, wanted.now)
     inside = ENVIRONMENT_GB[config.environment.manager] if survey.image.baked else 0
     volume = volume_gb(config, survey.image.floor_gb - inside, wanted.dataset_bytes)
     volume = max(volume, survey.image.floor_gb)
@@ -131,7 +134,7 @@ def lease_hours(config: Config, price_hour: float | None) -> float:
 
     What money buys holds the rescue window too, so that bringing the weights home is paid for.
     """
-    hours = config.lease.hours
+    hours = LEASE_HOURS if config.lease.hours is None else config.lease.hours
     if config.lease.cost is not None and price_hour:
         hours = min(hours, config.lease.cost / price_hour - rescue_hours(config, price_hour))
     return hours

@@ -80,7 +80,10 @@ def to_bake(config: Config) -> Config:
         )
     instance = replace(config.instance, image=recipe.base_of(config), market="on-demand")
     limits = replace(
-        config.lease, hours=min(config.lease.hours, LEASE_H), idle_minutes=None, after_training="terminate"
+        config.lease,
+        hours=min(config.lease.hours or LEASE_H, LEASE_H),
+        idle_minutes=None,
+        after_training="terminate",
     )
     return replace(
         config,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from cloudtrain.config import from_dict
 from cloudtrain.errors import GoneError, RefusedError, UsageError
+from cloudtrain.guard import host_config
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.machine import MachineState
 from cloudtrain.models.tags import DEADLINE
 from cloudtrain.providers.base import Provider
-from cloudtrain.workflows.context import check_open
+from cloudtrain.ssh.remote import connect
+from cloudtrain.workflows.context import check_open, layout_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,11 @@ def extend(
 
     A lease that has ended begins again now. Raises `UsageError` without exactly one
     amount, for money without a price, and on a "no"; `GoneError` without a machine;
-    `RefusedError` for a machine of the user's own.
+    `RefusedError` for a machine of the user's own on which nothing was agreed.
     """
     record = folder.record()
-    if record.own:
-        raise RefusedError("a machine of your own has no lease: nothing ends it but you")
+    if record.own and not record.deadline:
+        raise RefusedError("this run has no lease: nothing ends it on a machine of your own but you")
     hours = _hours(more, record.price_hour)
     observed = provider.observe(folder.run())
     machine = next((one for one in reversed(observed.machines) if one.alive), None)
@@ -72,6 +76,8 @@ def extend(
         raise UsageError("the lease stays as it is")
     with folder.changing():
         check_open(folder)
+        if record.own:
+            _tell_guard(folder, until)
         folder.journal.append("extend", machine=machine.id, deadline=until.isoformat())
         provider.tag(machine.id, {DEADLINE: str(int(until.timestamp()))})
         folder.update(deadline=until.isoformat())
@@ -87,6 +93,15 @@ def extend(
         cost,
         record.currency,
     )
+
+
+def _tell_guard(folder: RunFolder, until: datetime) -> None:
+    """Tell the guard beside the sessions, which has no tag to read."""
+    config = from_dict(folder.load_config() or {})
+    with connect(folder.target()) as remote:
+        layout = layout_on(remote, folder)
+        guard = json.dumps(host_config(layout, deadline=until, lease=config.lease)).encode()
+        remote.put(guard, f"{layout.root}/guard/guard.json")
 
 
 def _hours(more: More, price_hour: float | None) -> float:

@@ -52,7 +52,7 @@ def offers(
     if max_price is not None:
         rows = [row for row in rows if row.hour is not None and row.hour <= max_price]
     rows.sort(key=lambda row: (row.hour if row.hour is not None else math.inf, row.offer.type))
-    return Offers(found.region, tuple(rows), found.rates, volume, config.lease.hours, found.missing)
+    return Offers(found.region, tuple(rows), found.rates, volume, lease_hours(config, None), found.missing)
 
 
 def _row(offer: Offer, rates: Rates, volume: int, config: Config) -> Row:

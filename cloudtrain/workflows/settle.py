@@ -10,6 +10,7 @@ import json
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from cloudtrain import bootstrap, facts, training
 from cloudtrain.config import dump
 from cloudtrain.errors import StepError
 from cloudtrain.events import Note
+from cloudtrain.guard import host_config
 from cloudtrain.journal.folder import RunFolder
+from cloudtrain.models.config import Config
 from cloudtrain.models.lent import Lent
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
@@ -146,9 +149,19 @@ def start_session(
             model=model or _model(context, layout),
             facts=settled.facts,
             resume_from=resume_from,
+            guard=_guard(folder, layout, context.config),
         )
         stage.outcome = f"session {number:03d}"
     return session
+
+
+def _guard(folder: RunFolder, layout: Layout, config: Config) -> dict[str, object] | None:
+    """Return the config of the guard beside the session on a machine of the user's own; ours have one."""
+    record = folder.record()
+    if not record.own:
+        return None
+    deadline = datetime.fromisoformat(record.deadline) if record.deadline else None
+    return host_config(layout, deadline=deadline, lease=config.lease)
 
 
 def _push_project(

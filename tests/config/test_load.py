@@ -166,8 +166,8 @@ def test_short_forms_mean_the_one_thing_they_can(tmp_path: Path) -> None:
 
 
 def test_nothing_written_is_the_default_but_where_nothing_is_a_value(tmp_path: Path) -> None:
-    config = read(tmp_path, "name:\nlease: {hours: , idle_minutes: null}\nmirrors:\nhosts:\n")
-    assert (config.lease.hours, config.lease.idle_minutes) == (12.0, None)
+    config = read(tmp_path, "name:\nlease: {after_training: , idle_minutes: null}\nmirrors:\nhosts:\n")
+    assert (config.lease.after_training, config.lease.idle_minutes) == ("stop", None)
     assert config.name == slug(tmp_path.name)
 
 

@@ -1,6 +1,6 @@
 """Every call to the cloud fails in every way: success, or one clear error with the truth.
 
-`make fault-sweep` visits every call of `up` and `down`; the tests here some. None may
+`make fault-sweep` visits every call of `up`, `stop`, `start` and `down`; the tests here some. None may
 end in a leak, in a second machine, or in a traceback; and whatever fails says what runs.
 """
 
@@ -130,6 +130,35 @@ def test_down(way: Road) -> None:
             way.call("down")
         assert way.left() == [], where
         visited += 1
+    sys.stdout.write(f"faults {visited} leaks 0\n")
+
+
+def test_stop_and_start(way: Road) -> None:
+    way.call("up", "-y")
+    way.wait_for_end()
+    found = {verb: made_by(way, verb) for verb in ("stop", "start")}
+    visited = 0
+    for verb in ("stop", "start"):
+        for service, action, kind in chosen(found[verb], ("StopInstances", "StartInstances")):
+            where = f"{verb}, {service} {action}, {kind}"
+            if verb == "start":
+                way.call("stop")
+            else:
+                way.call("start")
+            arm(way, at=1, call=action, **KINDS[kind])
+            done = way.call(verb, code=None)
+            disarm(way)
+            if done.returncode != 0:
+                assert done.returncode in (3, 4, 7), f"{where}: {done.returncode}\n{done.stderr}"
+                assert "error:" in done.stderr, where
+                way.call(verb)
+            state = way.json("status")["result"]["machine"]["state"]
+            assert state == {"stop": "stopped", "start": "running"}[verb], where
+            assert len(way.alive()) == 1, where
+            visited += 1
+    down = way.json("down")["result"]
+    assert any(one["kind"] == "best" and one["complete"] for one in down["artifacts"])
+    assert way.left() == []
     sys.stdout.write(f"faults {visited} leaks 0\n")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from cloudtrain.ssh import keys
 from tests.support.hosts import HostRoad, listed
+from tests.support.road import until
 from tests.support.sshd import Sshd
 
 pytestmark = pytest.mark.road
@@ -46,6 +48,64 @@ def test_up_status_logs_fetch_train_down(way: HostRoad, sshd: Sshd) -> None:
     assert not (sshd.home / "cloudtrain" / run / "run.json").exists()
     assert (sshd.home / "cloudtrain" / run / "project").is_dir()
     assert "nothing to end" in way.call("down").stdout
+
+
+COUNTING = """\
+import os, time, zipfile
+os.makedirs("out", exist_ok=True)
+while not os.path.exists("enough"):
+    with zipfile.ZipFile("out/last.pt.new", "w") as made:
+        made.writestr("archive/data.pkl", str(time.time()))
+        made.writestr("archive/version", "3")
+    os.rename("out/last.pt.new", "out/last.pt")
+    print("saved", flush=True)
+    time.sleep(0.3)
+"""
+
+
+def guard_of(sshd: Sshd) -> int:
+    """The process of the guard beside the sessions, 0 when there is none."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes()
+            if f"{sshd.home}/cloudtrain".encode() in words and b"guard.py" in words:
+                return int(process.name)
+        except OSError:
+            continue
+    return 0
+
+
+def test_a_lease_that_was_asked_for_ends_the_training_and_never_the_machine(
+    way: HostRoad, sshd: Sshd
+) -> None:
+    (way.project / "train.py").write_text(COUNTING)
+    up = way.call("up", "-y", "--max-hours", "0.002")
+    assert "the training is ended then" in up.stderr
+    assert guard_of(sshd)
+    way.wait_for_end()
+    found = way.json("status")["result"]
+    assert found["training"]["session"]["exit_code"] == 143
+    assert found["lease"]["ending"] == "deadline"
+    until(lambda: not guard_of(sshd))  # it ends with what it guards
+    assert any(
+        one["kind"] == "checkpoint" or one["complete"] for one in way.json("down")["result"]["artifacts"]
+    )
+
+
+def test_without_one_nothing_ends_it_and_extend_moves_one_that_is(way: HostRoad, sshd: Sshd) -> None:
+    (way.project / "train.py").write_text(COUNTING)
+    assert "unless `lease.hours` is given" in way.call("up", "-y").stderr
+    assert guard_of(sshd)
+    assert "no lease" in way.call("extend", "--hours", "1", "-y", code=7).stderr
+    way.call("down", "--stop-training")
+    assert guard_of(sshd) == 0
+
+    way.call("up", "-y", "--max-hours", "0.02")
+    way.call("extend", "--hours", "1", "-y")
+    until(lambda: (way.json("status")["result"]["lease"]["left_s"] or 0) > 3000)
+    (guard,) = sshd.home.glob("cloudtrain/*/guard/guard.json")
+    assert json.loads(guard.read_text())["deadline"] > time.time() + 3000
+    way.call("down", "--stop-training")
 
 
 def test_up_again_changes_nothing(way: HostRoad, sshd: Sshd) -> None:
