@@ -218,12 +218,12 @@ def _auditor(file: Path | None, provider: str | None, region: str | None, profil
 
 def _delete(console: Console, provider: Provider, found: Audit, deleting: Deleting, *, yes: bool) -> None:
     from cloudtrain.events import Note, Timeline
-    from cloudtrain.workflows.audit import Deletion, choose
+    from cloudtrain.workflows.audit import Deletion, choose, spared
     from cloudtrain.workflows.audit import delete as workflow
 
     chosen = choose(found, deleting)
     if not chosen:
-        console.show_deletion(Deletion((), ()))
+        console.show_deletion(Deletion((), spared(found, deleting)))
         return
     for one in chosen:
         whose = "" if one.mine else f", of somebody else ({one.owner})"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloudtrain.errors import CloudError, CloudtrainError, RefusedError, UsageError
 from cloudtrain.events import Timeline
@@ -131,8 +131,10 @@ def _command(one: Found, provider: str, *, known: bool) -> str:
 
 
 def _note(one: Found, swept: Sweep) -> str:
-    """Say what a spot request is up to, which its state alone does not tell."""
+    """Say what the state alone does not tell: what a spot request is up to, and that images were made on purpose."""
     every = swept.found
+    if one.kind == "image":
+        return "baked; `cloudtrain images --prune` removes those that a newer one has replaced"
     if one.kind != "spot-request":
         return ""
     if any(f"instances in {one.region} (" in text for text in swept.missing):
@@ -149,7 +151,7 @@ def choose(found: Audit, deleting: Deleting) -> tuple[Found, ...]:
     """Return what is to be removed, with everything that must go along.
 
     Raises `UsageError` for an id that was not found. What is somebody else's is
-    chosen only by its id.
+    chosen only by its id, and so is an image with its snapshots: it was made to be kept.
     """
     every = [item.found for item in found.items]
     unknown = set(deleting.ids) - {one.id for one in every}
@@ -159,7 +161,7 @@ def choose(found: Audit, deleting: Deleting) -> tuple[Found, ...]:
             hint="`cloudtrain audit` lists what there is; `--region` says where to look",
         )
     if not deleting.ids:
-        return tuple(one for one in every if one.mine)
+        return tuple(one for one in every if one.mine and one not in _baked(found))
     chosen = [one for one in every if one.id in deleting.ids]
     ending = {one.id for one in chosen if one.kind == "instance"}
     # The request of a machine that is to end must go first, or AWS launches it anew.
@@ -167,6 +169,19 @@ def choose(found: Audit, deleting: Deleting) -> tuple[Found, ...]:
         one for one in every if one.kind == "spot-request" and one.machine in ending and one not in chosen
     ]
     return (*chosen, *requests)
+
+
+def spared(found: Audit, deleting: Deleting) -> tuple[tuple[str, str], ...]:
+    """Return the ids that `--delete` leaves alone because they were made to be kept, each with the reason."""
+    why = "made to be kept: delete it by its id, or with `cloudtrain images --prune`"
+    return () if deleting.ids else tuple((one.id, why) for one in _baked(found))
+
+
+def _baked(found: Audit) -> tuple[Found, ...]:
+    """Return the caller's images and their snapshots."""
+    mine = [item.found for item in found.items if item.found.mine]
+    baked = {one.run for one in mine if one.kind == "image"}
+    return tuple(one for one in mine if one.kind in ("image", "snapshot") and one.run in baked)
 
 
 def delete(
@@ -184,7 +199,8 @@ def delete(
     chosen = choose(found, deleting)
     with ExitStack() as locks:
         kept = _kept(provider, chosen, found, deleting, timeline, config_of, locks)
-        return _remove(provider, chosen, kept, found, timeline)
+        done = _remove(provider, chosen, kept, found, timeline)
+    return replace(done, kept=(*done.kept, *spared(found, deleting)))
 
 
 def _remove(

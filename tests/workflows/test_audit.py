@@ -95,6 +95,19 @@ def test_each_thing_says_whose_it_is_and_how_it_goes(tmp_path: Path) -> None:
     assert found["i-9"].remove == "cloudtrain audit --region us-east-1 --delete i-9"
 
 
+def test_images_are_deleted_only_by_their_id() -> None:
+    image = thing("image", "ami-1", run="helmets-bake-4567cdef")
+    its = thing("snapshot", "snap-1", run="helmets-bake-4567cdef")
+    left = thing("snapshot", "snap-9", run="gone-bake-89ab0123")
+    cloud = Cloud(image, its, left, GROUP)
+    found = looked(cloud)
+    assert "images --prune" in next(item.note for item in found.items if item.found.id == "ami-1")
+    done = removing(cloud, discard=True)
+    assert {one.id for one in done.removed} == {"sg-1", "snap-9"}
+    assert [name for name, why in done.kept if "made to be kept" in why] == ["snap-1", "ami-1"]
+    assert {one.id for one in removing(cloud, "ami-1", "snap-1", discard=True).removed} == {"ami-1", "snap-1"}
+
+
 def test_somebody_elses_run_of_the_same_slug_is_not_known_here(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     theirs = renamed(THEIRS, folder)
@@ -214,7 +227,7 @@ def test_the_way_to_a_living_machine_is_not_taken_away() -> None:
         removing(cloud, "sg-1")
 
 
-@pytest.mark.parametrize("kind", ["volume", "snapshot", "image"])
+@pytest.mark.parametrize("kind", ["volume", "snapshot"])
 def test_what_may_hold_data_goes_only_when_it_may_be_lost(kind: Any) -> None:
     cloud = Cloud(thing(kind, "data-1", state="available"))
     with pytest.raises(RefusedError, match="nobody can say what is on it"):
