@@ -21,6 +21,7 @@ from cloudtrain.errors import CloudtrainError, ConnectError, TornCheckpoint, Tra
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.ssh.shared import SharedLine, available
 from cloudtrain.transfer.containers import prove
+from cloudtrain.transfer.earlier import set_aside
 from cloudtrain.transfer.index import Index, Record, stamp
 from cloudtrain.transfer.lane import Command
 from cloudtrain.transfer.listing import Found
@@ -208,6 +209,8 @@ def _whole(part: Part, size: int, mtime: str) -> bool:
 def _take(part: Part, destination: Path, index: Index, sha256: str, *, still: bool) -> None:
     final = destination / part.found.name
     final.parent.mkdir(parents=True, exist_ok=True)
+    if part.found.kind in ("best", "last"):
+        set_aside(destination, part.found.name)
     part.path.replace(final)
     folder = os.open(final.parent, os.O_RDONLY)
     try:

@@ -19,6 +19,7 @@ from cloudtrain.errors import CloudtrainError, TornCheckpoint, TransferError
 from cloudtrain.events import Note, Reporter
 from cloudtrain.models.training import Artifact
 from cloudtrain.ssh.remote import Remote
+from cloudtrain.transfer.earlier import settle
 from cloudtrain.transfer.fetch import Fetch
 from cloudtrain.transfer.index import Index
 from cloudtrain.transfer.listing import Found, Wanted, list_files
@@ -62,9 +63,13 @@ def pull(
             found = list_files(remote, wanted)
             todo = tuple(one for one in found if not _at_home(one, index, fetched))
             fresh = tuple(one for one in todo if one not in refused)  # torn and unchanged stays torn
+            before = {one.name: index.record(one.name) for one in fresh}
             came = _fetch_all(remote, fresh, destination, index, reporter)
             refused = {one for one in todo if one.name not in came}
             _describe(found, came, destination, index, kind)
+            for name in came:
+                if said := settle(destination, name, before[name], index.record(name)):
+                    reporter.emit(Note(said, "warning"))
             fetched |= came
             if all(one.name in fetched for one in todo):
                 break

@@ -151,6 +151,27 @@ def test_first_then_nothing_then_the_change(line: Remote, trainer: Trainer, home
     assert not list(home.rglob("*.part"))
 
 
+def test_a_training_that_went_back_does_not_replace_the_later_checkpoint(
+    line: Remote, trainer: Trainer, home: Path, seen: Seen
+) -> None:
+    for epoch in (1, 2, 3):
+        trainer.epoch(epoch, 0.1 * epoch)
+    fetch(line, trainer, home)
+    good = {name: (home / "weights" / f"{name}.pt").read_bytes() for name in ("best", "last")}
+    table = trainer.run / "results.csv"
+    table.write_text(table.read_text().splitlines()[0] + "\n")  # begun again in its folder
+    trainer.epoch(1, 0.15)
+    came = fetch(line, trainer, home, seen)
+    assert came["weights/last.pt"].epoch == 1
+    for name, whole in good.items():
+        assert (home / "earlier" / f"{name}-epoch3.pt").read_bytes() == whole
+    said = [event.text for event in seen.events if isinstance(event, Note)]
+    assert any("the one of epoch 3 stays as `earlier/last-epoch3.pt`" in text for text in said)
+    trainer.epoch(2, 0.2)
+    fetch(line, trainer, home)
+    assert sorted(path.name for path in (home / "earlier").iterdir()) == ["best-epoch3.pt", "last-epoch3.pt"]
+
+
 def test_everything(line: Remote, trainer: Trainer, home: Path) -> None:
     trainer.epoch(1, 0.2)
     assert "other.bin" in fetch(line, trainer, home, everything=True)
