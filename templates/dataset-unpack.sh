@@ -7,9 +7,15 @@ archive=$1 data=$2 marker=$3 digest=$4
 pushed=${marker%.unpacked}.digest # of a dataset that was pushed file by file to the same place since
 if [ -f "$marker" ] && [ "$(cat "$marker")" = "$digest" ] && [ -d "$data" ] && [ ! -f "$pushed" ]; then exit 0; fi
 
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi > /dev/null 2>&1; }
+# Step `base` installs it side by side with this; lists may be missing, or in that step's hands.
 bsdtar_here() {
-    command -v bsdtar > /dev/null ||
-        sudo -n apt-get -o DPkg::Lock::Timeout=300 install -y -q libarchive-tools > /dev/null 2>&1
+    local end=$((SECONDS + 300))
+    until command -v bsdtar > /dev/null; do
+        as_root apt-get --version && [ "$SECONDS" -lt "$end" ] || return 1
+        as_root apt-get -o DPkg::Lock::Timeout=60 install -y -q libarchive-tools ||
+            as_root apt-get update -q || sleep 1
+    done
 }
 unpack() {
     case "${archive,,}" in

@@ -19,6 +19,8 @@ _PACKAGES: dict[str, tuple[str, str]] = {
     "git": ("git", "command -v git"),
     "curl": ("curl", "command -v curl"),
     "bzip2": ("bzip2", "command -v bzip2"),
+    "bsdtar": ("libarchive-tools", "command -v bsdtar"),
+    "xz": ("xz-utils", "command -v xz"),
     "certificates": ("ca-certificates", "[ -s /etc/ssl/certs/ca-certificates.crt ]"),
     "python3": ("python3", "command -v python3"),
     "venv": ("python3-venv", "python3 -ISc 'import ensurepip'"),
@@ -65,7 +67,21 @@ def base_needs(config: Config, facts: Facts) -> tuple[str, ...]:
         names += ["git", "certificates"]
     if config.dataset.source:
         names += ["curl", "certificates"]
+    names += _for_archive(config)
     return tuple(dict.fromkeys(names))
+
+
+def _for_archive(config: Config) -> tuple[str, ...]:
+    """Return what unpacks the dataset, where it is an archive that not every Linux can read."""
+    name = (config.dataset.path or config.dataset.source or "").lower()
+    for endings, program in (
+        ((".tar.zst", ".tzst", ".7z", ".rar"), "bsdtar"),
+        ((".tar.xz", ".txz"), "xz"),
+        ((".tar.bz2", ".tbz2"), "bzip2"),
+    ):
+        if name.endswith(endings):
+            return (program,)
+    return ()
 
 
 def _cloud_init(facts: Facts) -> Step | None:

@@ -9,7 +9,7 @@ import pytest
 from cloudtrain.bootstrap import Step, environment_python, steps
 from cloudtrain.bootstrap.packages import distribution
 from cloudtrain.errors import UsageError
-from cloudtrain.models.config import Config, Cuda, Environment, Mirrors, Train
+from cloudtrain.models.config import Config, Cuda, Dataset, Environment, Mirrors, Train
 from cloudtrain.models.machine import Facts
 from tests.bootstrap.cases import CONFIGS, LAYOUT, MACHINES
 
@@ -156,6 +156,18 @@ def test_base_asks_only_for_what_is_used() -> None:
     assert "git" in of("t4", "venv")["base"].by_hand
     assert "python3-venv" in of("t4", "venv")["base"].by_hand
     assert of("t4", "venv")["base"].root
+
+
+@pytest.mark.parametrize(
+    ("archive", "package"),
+    [("a.7z", "libarchive-tools"), ("A.RAR", "libarchive-tools"), ("a.tar.zst", "libarchive-tools"),
+     ("a.tar.xz", "xz-utils"), ("a.tbz2", "bzip2"), ("a.zip", ""), ("a.tar.gz", ""), ("data.yaml", "")],
+)  # fmt: skip
+def test_what_unpacks_the_dataset_is_a_base_package(archive: str, package: str) -> None:
+    for dataset in (Dataset(path=f"sub/{archive}"), Dataset(source=f"https://example.org/{archive}")):
+        config = Config(dataset=dataset, environment=Environment(manager="existing"))
+        found = of("t4", config)["base"].by_hand.split()[6:]
+        assert (package in found) if package else not {"libarchive-tools", "xz-utils", "bzip2"} & set(found)
 
 
 @pytest.mark.parametrize(
