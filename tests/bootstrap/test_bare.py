@@ -214,7 +214,7 @@ def test_a_line_that_broke_does_not_break_the_step(bare: Bare) -> None:
     [
         ("base", "/var/cache/apt/archives"),
         also("uv", "/home/ubuntu/.cloudtrain"),
-        ("environment", "/home/ubuntu/cloudtrain"),
+        also("environment", "/home/ubuntu/cloudtrain"),
     ],
 )
 def test_a_full_disk_is_said_and_repaired(bare: Bare, step: str, full: str) -> None:

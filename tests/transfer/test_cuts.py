@@ -23,6 +23,7 @@ from cloudtrain.ssh.remote import Remote, connect
 from cloudtrain.transfer import bulk
 from cloudtrain.transfer.push import differs, push_project
 from tests.support.sshd import Sshd
+from tests.support.thorough import also
 from tests.transfer.conftest import Seen
 from tests.transfer.test_containers import make_pt
 from tests.transfer.test_pull import Trainer, fetch
@@ -195,6 +196,7 @@ def test_disk_full_at_home(line: Remote, machine: Sshd, tmp_path: Path) -> None:
         assert fetch(line, trainer, home)["weights/last.pt"].epoch == 2
 
 
+@pytest.mark.parametrize("machine", ["rsync", also("tar")], indirect=True)
 def test_torn_at_a_hundred_places(line: Remote, machine: Sshd, tmp_path: Path) -> None:
     """Cut anywhere, or with a bit turned in its directory: never accepted, and the good one stays."""
     trainer, home = Trainer(machine.home / "the run").begin(), tmp_path / "home"

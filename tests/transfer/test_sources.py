@@ -25,6 +25,7 @@ from cloudtrain.transfer.dataset import DatasetSource, inspect_dataset
 from cloudtrain.transfer.push import push_dataset
 from cloudtrain.transfer.scripts import script
 from cloudtrain.transfer.wire import exchange
+from tests.support.thorough import also
 from tests.transfer.conftest import Seen
 from tests.transfer.test_dataset import make_dataset
 from tests.transfer.test_push import contents
@@ -195,12 +196,13 @@ def test_nothing_escapes(line: Remote, layout: Layout, base: Path, seen: Seen, n
     assert not Path("/tmp/cloudtrain-escaped").exists()
 
 
+@pytest.mark.parametrize("machine", ["rsync", also("tar")], indirect=True)
 def test_a_bomb(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
-    """Three gigabytes of zeros in a hundredth of that."""
-    with zipfile.ZipFile(base / "bomb.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    """A gigabyte and a half of zeros in a thousandth of that."""
+    with zipfile.ZipFile(base / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         zeros = bytes(1 << 24)
         with archive.open("zeros", "w", force_zip64=True) as file:
-            for _ in range(192):
+            for _ in range(96):
                 file.write(zeros)
     with pytest.raises(TransferError, match=r"a hundred times|are free"):
         push_dataset(line, found(Dataset(path="bomb.zip"), base), layout, seen)
