@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Examples: cloudtrain doctor · cloudtrain doctor --json")(doctor)
     app.command(
         "iam-policy",
-        epilog="Examples: cloudtrain iam-policy > policy.json · cloudtrain iam-policy up down audit",
+        epilog="Examples: cloudtrain iam-policy > policy.json · cloudtrain iam-policy up down audit --dataset s3://bucket/set.zip",
     )(iam_policy)
     app.command(
         epilog="Examples: cloudtrain audit · cloudtrain audit --region us-east-1 --json · "
@@ -137,6 +137,9 @@ def iam_policy(
         typer.Argument(help="The verbs to allow; `audit-delete` is audit --delete.", metavar="[VERB...]"),
     ] = None,
     *,
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="Also allow reading this dataset.source.", metavar="S3-ADDRESS")
+    ] = "",
     region: opt.Region = None,
     profile: opt.Profile = None,
     json: opt.Json = False,
@@ -149,7 +152,7 @@ def iam_policy(
         from cloudtrain.workflows.policy import iam_policy as workflow
 
         made = provider_of(Config(provider="aws", region=region, profile=profile))()
-        console.show_policy(workflow(made, tuple(verbs or ())))
+        console.show_policy(workflow(made, tuple(verbs or ()), dataset))
 
     execute(Speaking(json), body)
 

@@ -136,10 +136,11 @@ class Provider(Protocol):
         """Return what can be checked between this computer and the cloud; asks nothing yet."""
         ...
 
-    def policy(self, verbs: tuple[str, ...]) -> Policy:
+    def policy(self, verbs: tuple[str, ...], dataset: str = "") -> Policy:
         """Return the least rights that some verbs need; all verbs for none. Asks nobody.
 
-        Raises `UsageError` for a verb that does not exist.
+        `dataset` is a `dataset.source` that is to be read as well. Raises `UsageError` for a
+        verb that does not exist.
         """
         ...
 

@@ -243,6 +243,19 @@ def test_the_documentation_gives_the_reason_of_every_action() -> None:
     assert missing == []
 
 
+def test_a_dataset_in_s3_may_be_read_and_nothing_else_of_its_bucket() -> None:
+    one: Any = policy(("up",), "aws-cn", "s3://lab/sets/a.zip")
+    objects, below = one.document["Statement"][-2:]
+    assert (objects["Action"], objects["Resource"]) == (["s3:GetObject"], "arn:aws-cn:s3:::lab/sets/a.zip")
+    assert below["Condition"] == {"StringLike": {"s3:prefix": "sets/a.zip*"}}
+    assert set(one.reasons) == granted("up") | {"s3:GetObject", "s3:ListBucket"}
+    folder: Any = policy(("up",), "aws", "s3://lab/sets/")
+    assert folder.document["Statement"][-2]["Resource"] == "arn:aws:s3:::lab/sets/*"
+    for wrong in ("lab/sets", "s3://", "https://lab.example.org/a.zip"):
+        with pytest.raises(UsageError, match="no address in S3"):
+            policy(("up",), "aws", wrong)
+
+
 def test_a_verb_that_does_not_exist_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="`dance`"):
         policy(("dance",), "aws")

@@ -106,8 +106,18 @@ _USED = ("subnet", "key-pair", "security-group")
 _MAKING = ["RunInstances", "CreateSecurityGroup", "ImportKeyPair", "CreateImage"]
 
 
-def policy(verbs: Iterable[str], partition: str) -> Policy:
-    """Return the least policy for some verbs. Raises `UsageError` for one that does not exist."""
+READ_DATASET = {
+    "s3:GetObject": "to lend the machine your right to read the dataset, for the transfer only",
+    "s3:ListBucket": "to find the objects of a folder",
+}
+"""What `dataset.source: s3://…` needs beside the verbs."""
+
+
+def policy(verbs: Iterable[str], partition: str, dataset: str = "") -> Policy:
+    """Return the least policy for some verbs, and for reading a dataset at `s3://bucket/path`.
+
+    Raises `UsageError` for a verb that does not exist, and for an address that is none of S3's.
+    """
     wanted = tuple(dict.fromkeys(verbs)) or VERBS
     unknown = [verb for verb in wanted if verb not in VERBS]
     if unknown:
@@ -117,9 +127,22 @@ def policy(verbs: Iterable[str], partition: str) -> Policy:
     return Policy(
         wanted,
         partition,
-        {"Version": "2012-10-17", "Statement": statements},
-        {right.action: right.why for right in rights},
+        {"Version": "2012-10-17", "Statement": [*statements, *_reading(dataset, partition)]},
+        {right.action: right.why for right in rights} | (READ_DATASET if dataset else {}),
     )
+
+
+def _reading(dataset: str, partition: str) -> list[dict[str, object]]:
+    """Allow reading one object, or what lies below a folder, and nothing else of its bucket."""
+    if not dataset:
+        return []
+    bucket, _, key = dataset.removeprefix("s3://").partition("/")
+    if not (dataset.startswith("s3://") and bucket):
+        raise UsageError(f"`{dataset}` is no address in S3", hint="write s3://bucket/path")
+    arn = f"arn:{partition}:s3:::{bucket}"
+    objects = f"{arn}/{key}{'*' if key.endswith('/') or not key else ''}"
+    below = _allow("ListDataset", ["s3:ListBucket"], arn, StringLike={"s3:prefix": f"{key}*"})
+    return [_allow("ReadDataset", ["s3:GetObject"], objects), below]
 
 
 def _statements(rights: list[Right], partition: str) -> list[dict[str, object]]:

@@ -100,13 +100,13 @@ class AwsProvider:
         """Return what there is to check between here and AWS."""
         return doctor.probes(self.clients, config)
 
-    def policy(self, verbs: tuple[str, ...]) -> Policy:
+    def policy(self, verbs: tuple[str, ...], dataset: str = "") -> Policy:
         """Return the least policy for some verbs, in the region's partition. Asks nobody."""
         try:
             partition = self.clients.partition
         except CredentialsError:  # no region is set: what most accounts are in
             partition = "aws"
-        return policy.policy(verbs, partition)
+        return policy.policy(verbs, partition, dataset)
 
     def images(self, owner: str) -> tuple[BakedImage, ...]:
         """Return the owner's own images in the region."""

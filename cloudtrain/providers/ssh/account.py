@@ -44,9 +44,9 @@ class NoAccount:
         del market, value
         raise CloudError(f"{type_name} is a machine of your own: it has no quota")
 
-    def policy(self, verbs: tuple[str, ...]) -> Policy:
+    def policy(self, verbs: tuple[str, ...], dataset: str = "") -> Policy:
         """Raise `UsageError`: a login on the host is all the right that is needed."""
-        del verbs
+        del verbs, dataset
         raise UsageError(
             "machines of your own need no policy: a login on them is enough",
             hint="`--provider aws` shows EC2's",
