@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import random
 import subprocess
@@ -23,7 +24,7 @@ from cloudtrain.ssh.remote import Remote, connect
 from cloudtrain.transfer import bulk
 from cloudtrain.transfer.push import differs, push_project
 from tests.support.sshd import Sshd
-from tests.support.thorough import also
+from tests.support.thorough import THOROUGH, also
 from tests.transfer.conftest import Seen
 from tests.transfer.test_containers import make_pt
 from tests.transfer.test_pull import Trainer, fetch
@@ -280,6 +281,29 @@ def test_sparse_file(line: Remote, layout: Layout, base: Path, seen: Seen) -> No
         assert file.read(5) == b"begin"
         file.seek(200 << 20)
         assert file.read(6) == b"middle"
+
+
+@pytest.mark.skipif(not THOROUGH, reason="make test-all: 10 GB of disk")
+def test_more_than_four_gigabytes_there_and_back(
+    line: Remote, machine: Sshd, layout: Layout, base: Path, seen: Seen
+) -> None:
+    """Sizes and offsets beyond 32 bits, pushed as a file of the project and fetched as a checkpoint."""
+    block = os.urandom(1 << 20)
+    with (base / "big.npy").open("wb") as file:
+        for number in range(5 << 10):
+            file.write(number.to_bytes(8, "little") + block[8:])
+    (base / ".cloudtrainignore").write_text("!*.npy\n")
+    push_project(line, Config(), base, layout, seen)
+    there = Path(layout.project) / "big.npy"
+    assert filecmp.cmp(base / "big.npy", there, shallow=False)
+    (base / "big.npy").unlink()
+    trainer, home = Trainer(machine.home / "the run").begin(), base / "home"
+    there.rename(trainer.run / "events.out.tfevents.big")
+    trainer.epoch(1, 0.2)
+    assert fetch(line, trainer, home)["events.out.tfevents.big"].size == 5 << 30
+    assert filecmp.cmp(
+        home / "events.out.tfevents.big", trainer.run / "events.out.tfevents.big", shallow=False
+    )
 
 
 def test_verify_finds_what_size_and_time_hide(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
