@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from cloudtrain.workflows.offers import Offers
     from cloudtrain.workflows.park import Parked, Started
     from cloudtrain.workflows.provision import Provisioned
+    from cloudtrain.workflows.provision_all import Fleet
     from cloudtrain.workflows.quota import Quotas
     from cloudtrain.workflows.run import Ran
     from cloudtrain.workflows.status import RunStatus
@@ -176,6 +177,18 @@ class Console:
         counted = f"{pending} steps pending" if done.dry_run else f"{done.changed} steps changed"
         lines = [*words.steps(done.steps), f"{done.run}: {counted} of {len(done.steps)}"]
         self.result(done, "\n".join(lines))
+
+    def show_fleet(self, fleet: Fleet) -> None:
+        """Show what became of each machine, the failed ones last."""
+        lines: list[str] = []
+        for done in fleet.machines:
+            pending = sum(report.outcome == "pending" for report in done.steps)
+            counted = f"{pending} steps pending" if done.dry_run else f"{done.changed} steps changed"
+            lines.append(f"{done.run}: {counted} of {len(done.steps)}")
+        for failed in fleet.failed:
+            lines.append(f"{failed.run}: failed: {failed.message}")
+            lines += [f"hint: {failed.hint}"] if failed.hint else []
+        self.result(fleet, "\n".join(lines))
 
     def show_bake(self, bake: Bake) -> None:
         """Show the image that was made, and what it costs to keep."""
