@@ -15,6 +15,7 @@ look() { # digest, stat digest
     printf 'differs\n%s\n%s\n%s\n' "$(command -v rsync || :)" "$(df -Pk "$at" | awk 'NR == 2 { print $4 }')" "$fresh"
     {
         [ ! -d "$folder" ] || (cd "$folder" && find . -type f -printf '%s %Ts %m %P\0')
+        [ ! -f "$manifest.names" ] || sed -z -n 's/^r/recent /p' "$manifest.names"
         # A part that is gone leaves its record; only what lies there counts.
         for done in "$parts"/*.done; do
             part=${done%.done}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,9 @@ from typing import Literal
 
 Kind = Literal["file", "link", "dir"]
 What = Literal["project", "dataset", "model"]
+RECENT_S = 60
+"""How young a file must be, once everything was looked at, for another change in its second to be possible:
+longer than looking takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,11 @@ class Entry:
         return self.mtime_ns // 1_000_000_000
 
     @property
+    def nanoseconds(self) -> int:
+        """What whole seconds leave of its time."""
+        return self.mtime_ns % 1_000_000_000
+
+    @property
     def executable(self) -> bool:
         """Whether its owner may run it."""
         return bool(self.mode & 0o100)
@@ -63,6 +72,8 @@ class Tree:
     left_out: tuple[str, ...] = ()
     follow: bool = False
     """Whether local links were followed, so that what they point to is sent."""
+    recent_ns: int = 0
+    """From when on a change may fall into the same second as another one; 0: none can."""
 
     @cached_property
     def files(self) -> tuple[Entry, ...]:
@@ -95,12 +106,18 @@ class Tree:
 
     @cached_property
     def names(self) -> bytes:
-        """The record for the machine: `f`, `l` or `d` and the path, each ended by NUL, gzipped."""
+        """The record for the machine: `f`, `l` or `d` and the path, each ended by NUL, gzipped.
+
+        The machine keeps whole seconds. Of a file that was young when it was looked at, the record
+        has the nanoseconds too (`r`), or a change in the same second, of the same size, would not show.
+        """
         return gzip.compress(b"".join(self._records()), compresslevel=1, mtime=0)
 
     def _records(self) -> Iterator[bytes]:
         for entry in self.entries:
             yield entry.kind[0].encode() + entry.raw + b"\0"
+            if entry.kind == "file" and entry.source is not None and entry.mtime_ns >= self.recent_ns > 0:
+                yield b"r%d 0 " % entry.nanoseconds + entry.raw + b"\0"
 
 
 def tree_of(entries: list[Entry], left_out: list[str], *, follow: bool = False) -> Tree:
@@ -109,7 +126,7 @@ def tree_of(entries: list[Entry], left_out: list[str], *, follow: bool = False) 
     for entry in entries:
         unique.setdefault(entry.path, entry)
     ordered = sorted(unique.values(), key=lambda entry: entry.raw)
-    return Tree(tuple(ordered), tuple(left_out), follow)
+    return Tree(tuple(ordered), tuple(left_out), follow, time.time_ns() - RECENT_S * 1_000_000_000)
 
 
 def made(path: str, content: bytes) -> Entry:

@@ -6,11 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from cloudtrain.models.config import Config, Train
+from cloudtrain.models.training import Session
 from cloudtrain.training.looking import Watcher, eta_s
 from tests.training.conftest import Bench
 
 HEAD = "epoch,time,train/box_loss,metrics/mAP50(B)\n"
 LONG = "until [ -e go ]; do sleep 0.02; done"
+
+
+def table(session: Session) -> Path:
+    """Where the trainer's table is written, before it has begun as well."""
+    path = Path(session.run_dir) / "results.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def config(epochs: int = 10) -> Config:
@@ -19,7 +27,7 @@ def config(epochs: int = 10) -> Config:
 
 def test_rows_are_told_once_and_a_torn_one_when_it_is_whole(bench: Bench) -> None:
     session = bench.start(LONG)
-    results = Path(session.run_dir) / "results.csv"
+    results = table(session)
     results.write_text(HEAD + "1,5,3.0,0.1\n2,10,2.0,0.2\n3,15,1.")
     watcher = Watcher(bench.remote, bench.layout, config())
     _, readings, curves = watcher.look()
@@ -45,7 +53,7 @@ def test_rows_are_told_once_and_a_torn_one_when_it_is_whole(bench: Bench) -> Non
 
 def test_a_resumed_training_tells_its_rows_anew(bench: Bench) -> None:
     session = bench.start(LONG)
-    results = Path(session.run_dir) / "results.csv"
+    results = table(session)
     results.write_text(HEAD + "1,5,3.0,0.1\n2,10,2.0,0.2\n")
     watcher = Watcher(bench.remote, bench.layout, config())
     watcher.look()
@@ -59,7 +67,7 @@ def test_a_resumed_training_tells_its_rows_anew(bench: Bench) -> None:
 
 def test_an_epoch_that_comes_twice_counts_once(bench: Bench) -> None:
     session = bench.start(LONG)
-    (Path(session.run_dir) / "results.csv").write_text(HEAD + "1,5,3.0,0.1\n1,5,2.0,0.2\n2,9,1.0,0.3\n")
+    table(session).write_text(HEAD + "1,5,3.0,0.1\n1,5,2.0,0.2\n2,9,1.0,0.3\n")
     _, _, curves = Watcher(bench.remote, bench.layout, config()).look()
     assert curves.epochs == (1, 2)
     assert curves.values["train/box_loss"] == (2.0, 1.0)

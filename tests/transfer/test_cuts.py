@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -248,6 +249,26 @@ def test_no_rsync_here(
         assert contents(Path(layout.project)) == contents(base)
     finally:
         bulk.rsync_here.cache_clear()
+
+
+@pytest.mark.parametrize("size", [12, 2_000_000])
+def test_a_change_within_the_second_of_the_last_one_is_sent(
+    line: Remote, layout: Layout, base: Path, seen: Seen, size: int
+) -> None:
+    """Of the same size too: no `stat` in whole seconds tells it."""
+    files = [base / f"{number}.npy" for number in range(3)]
+    second = time.time_ns() // 10**9 * 10**9
+    for number, path in enumerate(files):
+        path.write_bytes(b"a" * size)
+        os.utime(path, ns=(second, second + 100 * number))
+    (base / ".cloudtrainignore").write_text("!*.npy\n")
+    push_project(line, Config(), base, layout, seen)
+    for path in files[:2]:
+        path.write_bytes(b"b" * size)
+        os.utime(path, ns=(second, second + 500_000_000))
+    assert push_project(line, Config(), base, layout, seen).sent_files == 2
+    assert contents(Path(layout.project)) == contents(base)
+    assert push_project(line, Config(), base, layout, seen).sent_files == 0
 
 
 def test_changed_big_files(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:

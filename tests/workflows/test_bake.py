@@ -62,9 +62,9 @@ def images(road: Road) -> list[dict[str, Any]]:
 
 def test_the_next_up_finds_its_steps_satisfied(road: Road) -> None:
     baked = called(road, "bake", "-y")
-    assert {step["name"] for step in baked["steps"] if step["outcome"] == "changed"} == {
-        "base", "uv", "environment", "requirements", "packages",
-    }  # fmt: skip
+    changed = {step["name"] for step in baked["steps"] if step["outcome"] == "changed"}
+    # Whether cloud-init is still at work by then is its own affair.
+    assert changed - {"cloud-init"} == {"base", "uv", "environment", "requirements", "packages"}
     assert road.left() == []
     image = baked["image"]["id"]
     assert [(one["image"]["id"], one["fits"]) for one in images(road)] == [(image, True)]
