@@ -79,7 +79,7 @@ test: system .venv/.setup ## Run the tests.
 	  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --basetemp="$$tmp/t" $(ARGS)
 
 test-all: export THOROUGH = 1
-test-all: test ## Run every variant of the tests.
+test-all: .venv/.setup-train test ## Run every variant of the tests, those with real trainers here too.
 
 crash-sweep: system .venv/.setup ## Kill up, train, stop, start and down at every point of their way (hours).
 	@CRASH_SWEEP=1 $(BIN)/python -m pytest -s tests/workflows/test_crash.py tests/workflows/test_crash_sweep.py
