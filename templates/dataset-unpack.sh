@@ -9,17 +9,25 @@ if [ -f "$marker" ] && [ "$(cat "$marker")" = "$digest" ] && [ -d "$data" ] && [
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi > /dev/null 2>&1; }
 # Step `base` installs it side by side with this; lists may be missing, or in that step's hands.
-bsdtar_here() {
+here() { # program, its package
     local end=$((SECONDS + 300))
-    until command -v bsdtar > /dev/null; do
-        as_root apt-get --version && [ "$SECONDS" -lt "$end" ] || return 1
-        as_root apt-get -o DPkg::Lock::Timeout=60 install -y -q libarchive-tools ||
-            as_root apt-get update -q || sleep 1
+    until command -v "$1" > /dev/null; do
+        if ! as_root apt-get --version || [ "$SECONDS" -ge "$end" ]; then
+            echo "this archive needs $1 there: apt-get install $2" >&2
+            return 68
+        fi
+        as_root apt-get -o DPkg::Lock::Timeout=60 install -y -q "$2" && continue
+        as_root apt-get update -q || :
+        sleep 1
     done
 }
 unpack() {
     case "${archive,,}" in
     *.tar | *.tar.gz | *.tgz | *.tar.bz2 | *.tbz2 | *.tar.xz | *.txz)
+        case "${archive,,}" in
+        *.xz | *.txz) here xz xz-utils || return;;
+        *.bz2 | *.tbz2) here bzip2 bzip2 || return;;
+        esac
         tar -xf "$archive" -C "$new" --no-same-owner --no-same-permissions;;
     *.zip)
         if command -v bsdtar > /dev/null; then bsdtar -xf "$archive" -C "$new" --no-same-owner
@@ -27,7 +35,7 @@ unpack() {
         else python3 -m zipfile -e "$archive" "$new"
         fi;;
     *)
-        bsdtar_here || { echo 'this archive needs bsdtar there: apt-get install libarchive-tools' >&2; return 68; }
+        here bsdtar libarchive-tools || return
         bsdtar -xf "$archive" -C "$new" --no-same-owner --no-same-permissions;;
     esac
 }

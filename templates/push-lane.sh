@@ -15,7 +15,7 @@ look() { # digest, stat digest
     printf 'differs\n%s\n%s\n%s\n' "$(command -v rsync || :)" "$(df -Pk "$at" | awk 'NR == 2 { print $4 }')" "$fresh"
     {
         [ ! -d "$folder" ] || (cd "$folder" && find . -type f -printf '%s %Ts %m %P\0')
-        [ ! -f "$manifest.names" ] || sed -z -n 's/^r/recent /p' "$manifest.names"
+        [ ! -f "$manifest.recent" ] || cat "$manifest.recent"
         # A part that is gone leaves its record; only what lies there counts.
         for done in "$parts"/*.done; do
             part=${done%.done}
@@ -47,6 +47,8 @@ begin() { # deletes what earlier pushes left and this one does not have
             xargs -0 -r rmdir -p --ignore-fail-on-non-empty -- 2> /dev/null || :
     )
     rm -f "$manifest.old" "$manifest.gone"
+    # Should this push break, nobody knows which of them lies there: the ones before stay.
+    sed -z -n 's/^r/recent /p' "$manifest.new" >> "$manifest.recent"
     mv "$manifest.new" "$manifest.names"
 }
 
@@ -78,6 +80,8 @@ drop() { # paths, before they are sent anew whatever their sizes and times say
 commit() { # digest, stat digest
     read -r count bytes hash <<< "$(arrived "$folder" "$manifest.names")"
     if [ "${hash%% *}" != "$2" ]; then printf 'mismatch %s %s\n' "$count" "$bytes"; return; fi
+    sed -z -n 's/^r/recent /p' "$manifest.names" > "$manifest.recent.part"
+    mv "$manifest.recent.part" "$manifest.recent"
     rm -rf "$parts" && printf '%s\n' "$1" > "$manifest.digest.part" &&
         mv "$manifest.digest.part" "$manifest.digest" && printf 'same %s %s\n' "$count" "$bytes"
 }

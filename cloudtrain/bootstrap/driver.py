@@ -22,6 +22,9 @@ UBUNTU = ("22.04", "24.04")
 CUDA_REPOSITORY = "https://developer.download.nvidia.com/compute/cuda/repos"
 """Folders by release and architecture (NVIDIA's CUDA installation guide for Linux)."""
 
+DEBIAN = "http://deb.debian.org/debian"
+"""Debian's archive; apt checks it by its key."""
+
 Source = Literal["ubuntu", "nvidia", "runfile"]
 _FOLDERS = {
     ("ubuntu", "22.04"): "ubuntu2204",
@@ -109,6 +112,7 @@ def _apply(config: Config, facts: Facts, plan: DriverPlan, source: Source | None
         open=plan.open,
         runfile=RUNFILE,
         folder=(config.mirrors.driver_runfile or RUNFILE.folder).rstrip("/"),
+        contrib=f"deb {config.mirrors.apt or DEBIAN} bookworm contrib" if facts.os_id == "debian" else "",
         system=f"{facts.os_id} {facts.os_version}",
         installed="mismatch" in (facts.nvidia_smi_error or ""),
     )

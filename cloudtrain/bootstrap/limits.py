@@ -16,8 +16,6 @@ def limits(facts: Facts) -> tuple[str, ...]:
             "no screen: the training is detached with a log of its own; "
             "`cloudtrain attach` shows that log and cannot type into it"
         )
-    if facts.python3 is None:
-        found.append("no python3: no guard runs beside the training, so nothing goes on with it or ends it")
     if not facts.rsync:
         found.append("no rsync: files go as one stream, and a push that broke goes on with that piece")
     return tuple(found)

@@ -53,41 +53,48 @@ def provision(
         from cloudtrain.workflows.provision import provision as workflow
         from cloudtrain.workflows.provision_all import provision_all
 
-        def context(folder: RunFolder) -> Context:
-            return _context(console, folder)
+        def given(folder: RunFolder) -> tuple[Context, RunFolder]:
+            return _given(console, folder)
 
         if every:
-            done = provision_all(_open(console, name), context, only=only, dry_run=dry_run)
+            done = provision_all(_open(console, name), given, only=only, dry_run=dry_run)
             console.show_fleet(done)
             return done.exit_code
-        folder = run_of(console, config, name)
-        console.show_provisioned(workflow(context(folder), folder, only=only, dry_run=dry_run))
+        context, folder = given(run_of(console, config, name))
+        console.show_provisioned(workflow(context, folder, only=only, dry_run=dry_run))
         return 0
 
     execute(Speaking(json, quiet), body)
 
 
-def _context(console: Console, folder: RunFolder) -> Context:
+def _given(console: Console, folder: RunFolder) -> tuple[Context, RunFolder]:
+    """Return what `provision` is given for a run, and the run with a way to its machine."""
     from dataclasses import replace
 
+    from cloudtrain.workflows.context import with_way_in
+
     applied = applied_config(folder)
+    provider = partial(provider_for, folder, applied)
     context = context_of(console, applied, Path(folder.record().project), yes=True)
-    return replace(context, provider=partial(provider_for, folder, applied))
+    return replace(context, provider=provider), with_way_in(folder, applied, provider, console.reporter)
 
 
 def _open(console: Console, name: str | None) -> list[RunFolder]:
-    """Return every open run, with a way to its machine."""
+    """Return every open run that has a machine; an image's own is another command's."""
     from cloudtrain.errors import UsageError
+    from cloudtrain.events import Note
     from cloudtrain.journal.folder import open_runs
-    from cloudtrain.workflows.context import with_way_in
 
     if name is not None:
         raise UsageError("`--all` and `--name` contradict each other", hint="leave one of them out")
     found: list[RunFolder] = []
     for folder in open_runs():
-        applied = applied_config(folder)
-        way = with_way_in(folder, applied, partial(provider_for, folder, applied), console.reporter)
-        found.append(way)
+        record = folder.record()
+        if record.machine is None or record.bake:
+            what = "it bakes an image" if record.bake else "it has no machine yet"
+            console.reporter.emit(Note(f"{folder.path.name} is left out: {what}"))
+        else:
+            found.append(folder)
     if not found:
         raise UsageError("no run is open on this computer", hint="`cloudtrain up` starts one")
     return found

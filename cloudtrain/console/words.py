@@ -275,7 +275,7 @@ def lease(status: LeaseStatus) -> list[str]:
     if status.at_risk_s is not None:
         lines.append(f"at risk     {duration(status.at_risk_s)} of work since the last secured checkpoint")
     if status.until is None or status.left_s is None:
-        lines.append("lease       not known")
+        lines.append(f"lease       {'none was given' if status.own else 'not known'}")
     elif status.left_s > 0:
         idle = ""
         if status.idle_after_s and status.idle_for_s is not None:
@@ -285,7 +285,8 @@ def lease(status: LeaseStatus) -> list[str]:
         open_ = "; a rescue window is open" if status.rescue else ""
         lines.append(f"lease       ended {_at(status.until)}{open_}\nhint: `cloudtrain extend --hours 2`")
     if status.ending:
-        lines.append(f"ending      it powers off: {status.ending}")
+        what = "the training is ended" if status.own else "it powers off"
+        lines.append(f"ending      {what}: {status.ending}")
     return lines + [f"notice      {_at(one.at)}: {one.text}" for one in status.notices]
 
 

@@ -51,6 +51,7 @@ def host_config(layout: Layout, *, deadline: datetime | None, lease: Lease) -> d
         "poweroff": None,
         "idle_s": 0,
         "beside": True,
+        "ends": "ending the training",
     }
 
 

@@ -65,6 +65,7 @@ class Lease(NamedTuple):
     after_training: str = "stop"
     grace_s: float = 120
     rescue_most_s: float = 7200
+    ends: str = "powering off"  # what the end of it is: on somebody's host, of the training alone
 
 
 class Now(NamedTuple):
@@ -164,7 +165,7 @@ def decide(lease: Lease, state: State, seen: Seen, now: Now) -> tuple[State, lis
         state = state._replace(
             why=why, since=state.uptime, secured={session.folder: session.secured for session in running}
         )
-        text = f"{KINDS[why]}: powering off"
+        text = f"{KINDS[why]}: {lease.ends}"
         actions.append(Notice(why, text))
         actions += [Tell(s.folder, why, text, state.clock + lease.grace_s) for s in running]
     elif state.why and not why and state.power < 0:
@@ -487,6 +488,20 @@ def stat_of(pid: int) -> list[str]:
         return file.read().rpartition(")")[2].split()
 
 
+def started_by(folder: str) -> list[int]:
+    """Return every process that a session's trainer is or has started, by its environment."""
+    mark = b"CLOUDTRAIN_SESSION=" + os.fsencode(folder)
+    found: list[int] = []
+    for path in glob.glob("/proc/[0-9]*/environ"):
+        try:
+            with open(path, "rb") as file:
+                if mark in file.read().split(b"\0"):
+                    found.append(int(path.split("/")[2]))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
 def words(path: str) -> list[str]:
     """Return a small file's words, none when it cannot be read."""
     try:
@@ -527,6 +542,7 @@ class Hands:
         self.poweroff: list[str] = config.get("poweroff") or []
         self.notify: str = config.get("notify") or ""
         self.children: list[subprocess.Popen[Any]] = []
+        self.beside = bool(config.get("beside"))
         self.cannot = [] if self.poweroff else ["power off: it ends the sessions instead"]
         self.saved = 0.0
 
@@ -549,7 +565,8 @@ class Hands:
         write(
             path, {"notices": [*before[-19:], {"kind": action.kind, "text": action.text, "at": state.clock}]}
         )
-        self.start(["wall", "cloudtrain: " + action.text])
+        if not self.beside:  # others work on that host
+            self.start(["wall", "cloudtrain: " + action.text])
         if self.notify:
             told = {"CLOUDTRAIN_KIND": action.kind, "CLOUDTRAIN_NOTICE": action.text}
             self.start(["sh", "-c", self.notify], env=dict(os.environ, **told))
@@ -570,11 +587,13 @@ class Hands:
             self.start(self.poweroff + force)
             return
         for session in seen.sessions:
-            if session.state == "running":
+            if session.state in ("running", "interrupted"):
                 write(session.folder + "/stop", {})
-                pid = alive_in(session.folder + "/trainer", state.boot)
-                if pid:
-                    os.kill(pid, signal.SIGTERM)
+            for pid in started_by(session.folder):
+                try:
+                    os.kill(pid, signal.SIGKILL if action.again else signal.SIGTERM)
+                except OSError:
+                    pass  # it has gone, or is another user's
 
     def _as_owner(self, folder: str, command: list[str]) -> None:
         """Run as the user whose folder it is: root must not run what another can write."""
@@ -681,6 +700,13 @@ def remembered(path: str) -> State:
     return fresh._replace(**kept)
 
 
+def over_with(session: Session, state: State) -> bool:
+    """Whether nothing of a session runs any more, nor is to be started again."""
+    given_up = "gave-up " + session.folder in state.said or state.why != ""
+    ended = session.state in ENDED or (session.state == "interrupted" and given_up)
+    return ended and not started_by(session.folder)
+
+
 def lease_of(config: dict[str, Any]) -> Lease:
     """Return what was agreed, as the config says it."""
     return Lease(**{name: config[name] for name in Lease._fields if config.get(name) is not None})
@@ -699,6 +725,8 @@ def main(path: str) -> None:
     except OSError as error:
         say(f"no memory: {error}")
     state = remembered(hands.state + "/state.json")
+    if hands.beside:  # what ended the sessions before does not end the next one
+        state = state._replace(why="", since=0.0, power=-1.0)
     while os.path.exists(path):
         try:
             lease = lease_of(read(path) or config)
@@ -709,11 +737,12 @@ def main(path: str) -> None:
             hands.save(lease, before, state, seen)
             for action in actions:
                 hands(action, state, seen)
-            if config.get("beside") and not actions and all(s.state in ENDED for s in seen.sessions):
+            if config.get("beside") and not actions and all(over_with(s, state) for s in seen.sessions):
                 return
         except Exception as error:  # noqa: BLE001 - the deadline holds whatever happens
             say(f"unexpected: {error!r}")
-            if 0 < max(lease.deadline, state.deadline) < time.time() - lease.grace_s:
+            past = 0 < max(lease.deadline, state.deadline) < time.time() - lease.grace_s
+            if past and hands.poweroff:
                 hands.start(hands.poweroff)
         time.sleep(float(config.get("poll_s") or POLL_S))
 

@@ -54,6 +54,12 @@ def lease_hours(config: Config, price_hour: float | None) -> float | None:
     return min(given, default=None)
 
 
+def deadline_of(config: Config, price_hour: float | None, now: datetime) -> str | None:
+    """Return when a training there is to end, as the record keeps it; None for never."""
+    hours = lease_hours(config, price_hour)
+    return None if hours is None else (now + timedelta(hours=hours)).isoformat()
+
+
 def _actions(offers: tuple[Offer, ...]) -> tuple[Action, ...]:
     what = f"use {', else '.join(offer.type for offer in offers)}"
     return (Action("launch", what, "all of ours goes to ~/cloudtrain there; the machine stays as it is"),)
@@ -85,6 +91,8 @@ def _take(plan: Plan, applying: Applying, offer: Offer) -> Machine:
         zone=None,
         market=offer.market,
         price_hour=offer.price_hour,
+        currency=offer.currency,
+        deadline=deadline_of(applying.config, offer.price_hour, applying.now()),
     )
     folder.journal.append("attempt", **asdict(attempt))
     try:
@@ -99,13 +107,12 @@ def _take(plan: Plan, applying: Applying, offer: Offer) -> Machine:
         folder.journal.append("refused", token=attempt.token, code=code, reason=error.message)
         raise
     folder.journal.append("launched", token=attempt.token, machine=machine.id)
-    hours = lease_hours(applying.config, offer.price_hour)
     folder.update(
         machine=machine.id,
         address=None,
         price_hour=offer.price_hour,
         currency=offer.currency,
-        deadline=None if hours is None else (applying.now() + timedelta(hours=hours)).isoformat(),
+        deadline=attempt.deadline,
     )
     return machine
 

@@ -210,7 +210,8 @@ def _take(part: Part, destination: Path, index: Index, sha256: str, *, still: bo
     final = destination / part.found.name
     final.parent.mkdir(parents=True, exist_ok=True)
     if part.found.kind in ("best", "last"):
-        set_aside(destination, part.found.name)
+        before = index.record(part.found.name)
+        set_aside(destination, part.found.name, before.epoch if before is not None else None)
     part.path.replace(final)
     folder = os.open(final.parent, os.O_RDONLY)
     try:

@@ -49,15 +49,16 @@ class There:
         default_factory=dict[str, frozenset[tuple[int, int]]]
     )
     """What broken pushes left of big files: offset and length, by part id."""
-    recent: dict[bytes, int] = field(default_factory=dict[bytes, int])
-    """The nanoseconds of files that were young when they were last sent, which `files` does not tell."""
+    recent: dict[bytes, set[int]] = field(default_factory=dict[bytes, set[int]])
+    """The nanoseconds, which `files` does not tell, of files that were young when they were sent: of the
+    last push that ended, and of those that broke since."""
 
     def lacks(self, entry: Entry) -> bool:
         """Whether a file is missing there, or another one than here."""
         found = self.files.get(entry.raw)
         if found is None or found[:2] != (entry.size, entry.mtime):
             return True
-        if self.recent.get(entry.raw, entry.nanoseconds) != entry.nanoseconds:
+        if self.recent.get(entry.raw, set()) - {entry.nanoseconds}:
             return True
         return bool(found[2] & 0o100) != entry.executable
 
@@ -79,11 +80,11 @@ def read_look(lane: Lane) -> There:
     rsync, free, fresh, packed = lane.answer(), lane.answer(), lane.answer(), lane.answer()
     files: dict[bytes, tuple[int, int, int]] = {}
     parts: dict[str, set[tuple[int, int]]] = {}
-    recent: dict[bytes, int] = {}
+    recent: dict[bytes, set[int]] = {}
     for record in gzip.decompress(base64.b64decode(packed)).split(b"\0")[:-1]:
         first, second, third, rest = record.split(b" ", 3)
         if first == b"recent":
-            recent[rest] = int(second)
+            recent.setdefault(rest, set()).add(int(second))
         elif first == b"part":
             parts.setdefault(second.decode(), set()).add((int(third), int(rest)))
         else:

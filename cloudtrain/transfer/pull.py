@@ -63,13 +63,11 @@ def pull(
             found = list_files(remote, wanted)
             todo = tuple(one for one in found if not _at_home(one, index, fetched))
             fresh = tuple(one for one in todo if one not in refused)  # torn and unchanged stays torn
-            before = {one.name: index.record(one.name) for one in fresh}
             came = _fetch_all(remote, fresh, destination, index, reporter)
             refused = {one for one in todo if one.name not in came}
             _describe(found, came, destination, index, kind)
-            for name in came:
-                if said := settle(destination, name, before[name], index.record(name)):
-                    reporter.emit(Note(said, "warning"))
+            for said in settle(destination, index):
+                reporter.emit(Note(said, "warning"))
             fetched |= came
             if all(one.name in fetched for one in todo):
                 break

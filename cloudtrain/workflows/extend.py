@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -102,6 +103,8 @@ def _tell_guard(folder: RunFolder, until: datetime) -> None:
         layout = layout_on(remote, folder)
         guard = json.dumps(host_config(layout, deadline=until, lease=config.lease)).encode()
         remote.put(guard, f"{layout.root}/guard/guard.json")
+        # One that has ended with its session would go on saying so.
+        remote.run(f"rm -f {shlex.quote(layout.root)}/guard/state/status.json")
 
 
 def _hours(more: More, price_hour: float | None) -> float:

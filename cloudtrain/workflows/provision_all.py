@@ -61,25 +61,27 @@ class Named:
 
 def provision_all(
     folders: Sequence[RunFolder],
-    context_of: Callable[[RunFolder], Context],
+    given: Callable[[RunFolder], tuple[Context, RunFolder]],
     *,
     only: str | None = None,
     dry_run: bool = False,
 ) -> Fleet:
     """Converge the machines of some runs side by side; never raises for one of them.
 
-    `context_of` gives what `provision` is given for a run.
+    `given` returns what `provision` is given for a run.
     """
 
     def one(folder: RunFolder) -> Provisioned | Failed:
         name = folder.path.name
         try:
-            context = context_of(folder)
+            context, reached = given(folder)
             reporter = Named(name, context.reporter)
             context = replace(context, reporter=reporter, timeline=Timeline(reporter))
-            return provision(context, folder, only=only, dry_run=dry_run)
+            return provision(context, reached, only=only, dry_run=dry_run)
         except CloudtrainError as error:
             return Failed(name, error.message, error.hint or "", error.exit_code)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others are told of all the same
+            return Failed(name, f"unexpected: {error!r}", "`cloudtrain provision --name` shows more", 1)
 
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="provision") as pool:
         done = tuple(pool.map(one, folders))

@@ -10,13 +10,13 @@ import json
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cloudtrain import bootstrap, facts, training
 from cloudtrain.config import dump
-from cloudtrain.errors import StepError
+from cloudtrain.errors import RefusedError, StepError
 from cloudtrain.events import Note
 from cloudtrain.guard import host_config
 from cloudtrain.journal.folder import RunFolder
@@ -26,6 +26,7 @@ from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
 from cloudtrain.models.training import PushReport, Session, StepReport
 from cloudtrain.paths import shipped
+from cloudtrain.provision.hosts import deadline_of
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.transfer.dataset import DatasetSource
 from cloudtrain.transfer.push import push_dataset, push_model, push_project
@@ -130,8 +131,10 @@ def start_session(
 ) -> Session:
     """Start session `number` under screen; `model` overrides the configured one.
 
-    `resume_from` is a checkpoint on the machine to go on from.
+    `resume_from` is a checkpoint on the machine to go on from. Raises `RefusedError` when the
+    lease on a machine of the user's own has ended, and what `training.start` raises.
     """
+    _check_lease(folder)
     layout = settled.layout
     dataset = context.config.dataset
     given = dataset.path or dataset.source or dataset.command
@@ -160,8 +163,21 @@ def _guard(folder: RunFolder, layout: Layout, config: Config) -> dict[str, objec
     record = folder.record()
     if not record.own:
         return None
+    if record.deadline is None:  # it may have been given since the host was taken
+        until = deadline_of(config, record.price_hour, datetime.now(UTC))
+        record = folder.update(deadline=until) if until else record
     deadline = datetime.fromisoformat(record.deadline) if record.deadline else None
     return host_config(layout, deadline=deadline, lease=config.lease)
+
+
+def _check_lease(folder: RunFolder) -> None:
+    """Raise `RefusedError` where a guard beside the session would end it at once."""
+    record = folder.record()
+    if record.own and record.deadline and datetime.fromisoformat(record.deadline) < datetime.now(UTC):
+        raise RefusedError(
+            f"the lease of run `{folder.path.name}` has ended",
+            hint="`cloudtrain extend --hours 2` moves its end",
+        )
 
 
 def _push_project(

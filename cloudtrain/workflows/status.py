@@ -36,6 +36,8 @@ class LeaseStatus:
     at_risk_s: float | None
     away: str
     notices: tuple[GuardNotice, ...]
+    own: bool = False
+    """A machine of the user's own, on which the lease ends the training alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ def lease_status(
         at_risk_s=at_risk(found, now) if found else None,
         away=_away(record, machine),
         notices=guard.notices[-3:] if guard else (),
+        own=record.own,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -119,6 +120,23 @@ def test_the_runfile_is_on_request_checked_and_never_beside_apts_driver() -> Non
     assert "--kernel-module-type=proprietary" in volta
     for name in ("default", "driver from NVIDIA"):
         assert ".run" not in of("ubuntu-24.04-bare", name)["driver"].apply
+
+
+@pytest.mark.parametrize(
+    ("listed", "there"),
+    [
+        ("ii  nvidia-utils-580-server", True),
+        ("hi  nvidia-headless-no-dkms-580-server-open", True),
+        ("rc  libnvidia-compute-535", False),
+        ("un  nvidia-driver", False),
+        ("ii  nvidia-container-toolkit", False),
+    ],
+)
+def test_a_driver_of_apt_is_seen_as_dpkg_lists_it(listed: str, there: bool) -> None:
+    apply = of("ubuntu-24.04-bare", "driver by runfile")["driver"].apply
+    (line,) = [line for line in apply.splitlines() if line.startswith("if grep -E '^.i +")]
+    done = subprocess.run(["bash", "-c", f"known=$1; {line} exit 5; fi", "_", listed], check=False)
+    assert done.returncode == (5 if there else 0)
 
 
 def test_what_nvidia_serves_has_a_mirror() -> None:

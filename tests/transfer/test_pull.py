@@ -16,6 +16,8 @@ from cloudtrain.errors import CloudtrainError, ConnectError, TornCheckpoint
 from cloudtrain.events import Event, Note, Progress, Reporter, Silent
 from cloudtrain.models.training import Artifact
 from cloudtrain.ssh.remote import Remote, connect
+from cloudtrain.transfer.earlier import set_aside, settle
+from cloudtrain.transfer.index import Index, Record, stamp
 from cloudtrain.transfer.pull import newest_unproven, pull
 from tests.support.sshd import Sshd
 from tests.transfer.conftest import Seen
@@ -170,6 +172,31 @@ def test_a_training_that_went_back_does_not_replace_the_later_checkpoint(
     trainer.epoch(2, 0.2)
     fetch(line, trainer, home)
     assert sorted(path.name for path in (home / "earlier").iterdir()) == ["best-epoch3.pt", "last-epoch3.pt"]
+
+
+def test_what_was_set_aside_outlives_a_fetch_that_broke(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    last, index = tmp_path / "weights" / "last.pt", Index(tmp_path)
+
+    def came(epoch: int | None) -> None:
+        before = index.record("weights/last.pt")
+        if before is not None:
+            set_aside(tmp_path, "weights/last.pt", before.epoch)
+            last.unlink()
+        last.write_text(f"epoch {epoch}")
+        here = stamp(last)
+        assert here is not None
+        index.accept("weights/last.pt", Record("/last.pt", here[0], "", "", here, epoch))
+
+    came(3)
+    came(None)  # the line broke before anybody could tell its epoch
+    assert settle(tmp_path, index) == ()
+    came(1)
+    assert settle(tmp_path, index) != ()
+    assert (tmp_path / "earlier" / "last-epoch3.pt").read_text() == "epoch 3"
+    came(2)
+    assert settle(tmp_path, index) == ()
+    assert [path.name for path in (tmp_path / "earlier").rglob("*")] == ["last-epoch3.pt"]
 
 
 def test_everything(line: Remote, trainer: Trainer, home: Path) -> None:

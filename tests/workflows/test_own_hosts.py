@@ -75,10 +75,25 @@ def guard_of(sshd: Sshd) -> int:
     return 0
 
 
+def of_sessions(sshd: Sshd) -> list[str]:
+    """What still runs of any session there."""
+    mark = f"CLOUDTRAIN_SESSION={sshd.home}/".encode()
+    found: list[str] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
 def test_a_lease_that_was_asked_for_ends_the_training_and_never_the_machine(
     way: HostRoad, sshd: Sshd
 ) -> None:
     (way.project / "train.py").write_text(COUNTING)
+    config = way.project / "cloudtrain.yaml"
+    config.write_text(config.read_text().replace("python3 train.py", "'python3 -u train.py | cat; true'"))
     up = way.call("up", "-y", "--max-hours", "0.002")
     assert "the training is ended then" in up.stderr
     assert guard_of(sshd)
@@ -87,9 +102,18 @@ def test_a_lease_that_was_asked_for_ends_the_training_and_never_the_machine(
     assert found["training"]["session"]["exit_code"] == 143
     assert found["lease"]["ending"] == "deadline"
     until(lambda: not guard_of(sshd))  # it ends with what it guards
-    assert any(
-        one["kind"] == "checkpoint" or one["complete"] for one in way.json("down")["result"]["artifacts"]
-    )
+    assert of_sessions(sshd) == []
+    assert "powering off" not in json.dumps(found["lease"])
+
+    assert "has ended" in way.call("train", code=7).stderr
+    way.call("extend", "--hours", "1", "-y")
+    way.call("train")
+    until(lambda: (way.json("status")["result"]["lease"]["left_s"] or 0) > 3000)
+    again = way.json("status")["result"]
+    assert (again["training"]["session"]["state"], again["lease"]["ending"]) == ("running", "")
+    down = way.json("down", "--stop-training")["result"]
+    assert all(one["complete"] for one in down["artifacts"])
+    assert guard_of(sshd) == 0
 
 
 def test_without_one_nothing_ends_it_and_extend_moves_one_that_is(way: HostRoad, sshd: Sshd) -> None:
