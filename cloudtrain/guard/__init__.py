@@ -56,14 +56,18 @@ def host_config(layout: Layout, *, deadline: datetime | None, lease: Lease) -> d
 
 
 def program() -> str:
-    """Return the guard's program as it is sent: without the docstrings of its functions.
+    """Return the guard's program as it is sent: without the docstrings of its functions and classes.
 
     They are a seventh of it, and user data is short; the module's own, the file contract, stays.
     """
     text = (Path(__file__).parent / "guard.py").read_text()
     lines: list[str | None] = list(text.splitlines(keepends=True))
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) and len(node.body) > 1:
+        if (
+            isinstance(node, ast.FunctionDef | ast.ClassDef)
+            and ast.get_docstring(node)
+            and len(node.body) > 1
+        ):
             first = node.body[0]
             lines[first.lineno - 1 : first.end_lineno] = [None] * ((first.end_lineno or 0) - first.lineno + 1)
     return "".join(line for line in lines if line is not None)

@@ -589,7 +589,8 @@ class Hands:
         for session in seen.sessions:
             if session.state in ("running", "interrupted"):
                 write(session.folder + "/stop", {})
-            for pid in started_by(session.folder):
+            trainer = alive_in(session.folder + "/trainer", state.boot)
+            for pid in {*started_by(session.folder), *([trainer] if trainer else [])}:
                 try:
                     os.kill(pid, signal.SIGKILL if action.again else signal.SIGTERM)
                 except OSError:
