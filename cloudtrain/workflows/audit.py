@@ -143,7 +143,7 @@ def _note(one: Found, swept: Sweep) -> str:
     if machine is None:
         return "will launch a machine when there is capacity"
     if machine.state in ("stopped", "stopping"):
-        return f"will start {machine.id} again; cancelling it ends that machine and its disk"
+        return f"may start {machine.id} again; cancelling it ends that machine and its disk"
     return f"launches {machine.id} anew should it end before the request is cancelled"
 
 
