@@ -46,7 +46,11 @@ def test_the_guard_arrives_whole_but_for_docstrings() -> None:
 def without_docstrings(text: str) -> str:
     tree = ast.parse(text)
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) and len(node.body) > 1:
+        if (
+            isinstance(node, ast.FunctionDef | ast.ClassDef)
+            and ast.get_docstring(node)
+            and len(node.body) > 1
+        ):
             del node.body[0]
     return ast.dump(tree)
 
