@@ -194,6 +194,8 @@ class _Work:
                 rest = ", ".join(f"`{name}`" for name in others if name != step.name)
                 if rest and isinstance(error, StepError):
                     error.hint += f"; failed too: {rest}"
+                if isinstance(error, StepError):
+                    error.hint += self._left_to_the_owner()
                 raise error
             report = self.reports[step.name]
             if report.outcome == "refused" and step.required:
@@ -201,6 +203,14 @@ class _Work:
                     f"step `{step.name}` needs root, which we are not: {report.detail}",
                     hint="have the machine's owner run that, then `cloudtrain up` again",
                 )
+
+    def _left_to_the_owner(self) -> str:
+        """Say what root alone may do: it may be what the failure is for want of."""
+        refused = [report for report in self.reports.values() if report.outcome == "refused"]
+        return "".join(
+            f"\nstep `{one.name}` needs root, which we are not there; its owner runs: {one.detail}"
+            for one in refused
+        )
 
 
 def _present(needs: Iterable[str], by_name: dict[str, Step]) -> tuple[str, ...]:

@@ -228,15 +228,18 @@ def _requirements(config: Config, layout: Layout, place: Target) -> Step | None:
 
 
 def _opencv(place: Target) -> Step:
+    pending = f"{place.env}/opencv-pending"
     return Step(
         name="opencv",
         # A bare server has no libGL; its apt package brings a graphics stack and needs root,
         # the headless build of the same version needs neither and trains the same.
         reason="opencv-python needs libGL.so.1, which a bare server lacks",
-        check='PATH="$PATH:/usr/sbin:/sbin" ldconfig -p | grep -q "libGL\\.so\\.1" && exit 0\n'
+        check=f"[ ! -e {shlex.quote(pending)} ] || {{ echo 'it was interrupted'; exit 1; }}\n"
+        'PATH="$PATH:/usr/sbin:/sbin" ldconfig -p | grep -q "libGL\\.so\\.1" && exit 0\n'
         f"{_HAS}\n! {_has(place, 'opencv_python')}",
         apply=render(
             "step-opencv.sh.j2",
+            pending=pending,
             index=place.exports,
             env=place.env,
             install=place.install,

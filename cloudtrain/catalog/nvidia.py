@@ -44,7 +44,10 @@ RUNFILE = Runfile(
 )
 """Of the same branch; the digest is the one that nixpkgs checks it by."""
 
-TURING = (7, 5)
+OLDEST_GPU: tuple[int, int] = (5, 0)
+"""Maxwell: what the branch we install still drives (NVIDIA's list of supported GPUs)."""
+
+TURING: tuple[int, int] = (7, 5)
 """Open kernel modules begin here; older GPUs need the proprietary ones (NVIDIA's guide)."""
 
 PCI: dict[str, tuple[str, tuple[int, int]]] = {
@@ -115,6 +118,8 @@ def driver_plan(gpus: tuple[Gpu, ...]) -> DriverPlan | None:
     major = driver_major(gpus)
     if major is not None and major >= OLDEST_DRIVER:
         return None
+    if any((compute_of(gpu) or TURING) < OLDEST_GPU for gpu in gpus):
+        return None  # Kepler's last driver is 470, which no wheel of today uses
     oldest = min((compute_of(gpu) or TURING for gpu in gpus), default=TURING)
     state = "no driver answers" if major is None else f"driver {major} is older than {OLDEST_DRIVER}"
     return DriverPlan(BRANCH, oldest >= TURING, f"{gpus[0].name}: {state}")

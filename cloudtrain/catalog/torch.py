@@ -17,6 +17,9 @@ from cloudtrain.models.machine import Gpu
 INDEX = "https://download.pytorch.org/whl"
 """PyTorch's own wheels, in folders by CUDA: cu126, cu130, cpu."""
 
+BLACKWELL: tuple[int, int] = (10, 0)
+"""Compute capability of the first GPUs that builds for CUDA 12.6 leave out."""
+
 FLOOR = "2.6.0"
 """The oldest PyTorch that `auto` settles for: the trainers of today ask for it."""
 
@@ -82,9 +85,10 @@ def choose(gpus: tuple[Gpu, ...], driver: int | None, wanted: str = "auto") -> T
         return TorchChoice(
             _upto(WHEELS[0]), None, (), f"driver {driver} is older than {OLDEST_DRIVER}: no build uses it"
         )
-    newest = next(wheel for wheel in WHEELS if "cu126" in wheel.indexes)
+    index = _cuda12(gpus)
+    newest = next(wheel for wheel in WHEELS if index in wheel.indexes)
     plain = _plain_cuda12(gpus)
-    return TorchChoice(_upto(newest), "cu126", _upto(plain), _why_cu126(gpus, driver, newest))
+    return TorchChoice(_upto(newest), index, _upto(plain), _why_cuda12(gpus, driver, newest))
 
 
 def newest_cuda(driver: int | None) -> int | None:
@@ -98,6 +102,15 @@ def _old_gpu(gpus: tuple[Gpu, ...]) -> bool:
     return any((compute_of(gpu) or TURING) < TURING for gpu in gpus)
 
 
+def _new_gpu(gpus: tuple[Gpu, ...]) -> bool:
+    """Whether one is a Blackwell, for which CUDA 12.8 was the first (its release notes)."""
+    return any((compute_of(gpu) or TURING) >= BLACKWELL for gpu in gpus)
+
+
+def _cuda12(gpus: tuple[Gpu, ...]) -> str:
+    return "cu128" if _new_gpu(gpus) and not _old_gpu(gpus) else "cu126"
+
+
 def _limited(gpus: tuple[Gpu, ...], driver: int) -> bool:
     return driver < CUDA13_DRIVER or _old_gpu(gpus)
 
@@ -108,10 +121,10 @@ def _plain_cuda12(gpus: tuple[Gpu, ...]) -> Wheel:
     return next(wheel for wheel in WHEELS if wheel.cuda <= limit)
 
 
-def _why_cu126(gpus: tuple[Gpu, ...], driver: int, newest: Wheel) -> str:
+def _why_cuda12(gpus: tuple[Gpu, ...], driver: int, newest: Wheel) -> str:
     if _old_gpu(gpus):
         return f"{gpus[0].name} is older than Turing: the last builds for it are cu126, up to {newest.torch}"
-    return f"driver {driver} does not run CUDA 13: cu126, up to {newest.torch}"
+    return f"driver {driver} does not run CUDA 13: {_cuda12(gpus)}, up to {newest.torch}"
 
 
 def _upto(wheel: Wheel) -> tuple[str, ...]:
@@ -127,15 +140,18 @@ def _exactly(gpus: tuple[Gpu, ...], driver: int | None, wanted: str) -> TorchCho
     exact = (f"torch=={wheel.torch}", f"torchvision=={wheel.torchvision}")
     if not gpus or driver is None or driver < OLDEST_DRIVER or _plain_fits(gpus, driver, wheel):
         return TorchChoice(exact, None, (), f"{wanted}, as asked for")
-    if "cu126" in wheel.indexes:
-        return TorchChoice(exact, "cu126", (), f"{wanted}, as asked for; {_why_cu126(gpus, driver, wheel)}")
+    index = _cuda12(gpus)
+    if index in wheel.indexes:
+        return TorchChoice(exact, index, (), f"{wanted}, as asked for; {_why_cuda12(gpus, driver, wheel)}")
     raise UsageError(
         f"no build of PyTorch {wanted} runs on {gpus[0].name} with driver {driver}",
-        hint="set `environment.torch` to `auto`, or to 2.14.1",
+        hint="set `environment.torch` to `auto`",
     )
 
 
 def _plain_fits(gpus: tuple[Gpu, ...], driver: int, wheel: Wheel) -> bool:
     if _old_gpu(gpus) and wheel.cuda > (12, 6):
+        return False
+    if _new_gpu(gpus) and wheel.cuda < (12, 8):
         return False
     return wheel.cuda[0] <= (newest_cuda(driver) or 0)

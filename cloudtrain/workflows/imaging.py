@@ -78,9 +78,13 @@ def cleaning(home: str, secrets: tuple[str, ...]) -> str:
 
 
 def secrets_of(config: Config) -> tuple[str, ...]:
-    """Return the passwords in the configured addresses, as they are written and as they are meant."""
+    """Return the passwords in the configured addresses, as they are written and as they are meant.
+
+    A name without a password is a token.
+    """
     addresses: list[str | None] = [getattr(config.mirrors, one.name) for one in fields(config.mirrors)]
-    found = [urlsplit(one).password for one in addresses if one]
+    parts = [urlsplit(one) for one in addresses if one]
+    found = [part.password or part.username for part in parts]
     return tuple(dict.fromkeys(word for one in found if one for word in (one, unquote(one))))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from cloudtrain.bootstrap import Step, environment_python, steps
 from cloudtrain.bootstrap.packages import distribution
+from cloudtrain.catalog.nvidia import driver_plan, from_pci
 from cloudtrain.errors import UsageError
 from cloudtrain.models.config import Config, Cuda, Dataset, Environment, Mirrors, Train
 from cloudtrain.models.machine import Facts
@@ -137,6 +139,38 @@ def test_a_driver_of_apt_is_seen_as_dpkg_lists_it(listed: str, there: bool) -> N
     (line,) = [line for line in apply.splitlines() if line.startswith("if grep -E '^.i +")]
     done = subprocess.run(["bash", "-c", f"known=$1; {line} exit 5; fi", "_", listed], check=False)
     assert done.returncode == (5 if there else 0)
+
+
+def test_opencv_that_was_interrupted_between_its_two_halves_goes_on(tmp_path: Path) -> None:
+    step = of("debian-12-no-root", "uv")["opencv"]
+    site = tmp_path / "lib" / "python3.12" / "site-packages"
+    (site / "opencv_python-4.12.0.88.dist-info").mkdir(parents=True)
+    (env,) = {line.split("=", 1)[1] for line in step.apply.splitlines() if line.startswith("pending=")}
+    place = env.strip("'").removesuffix("/opencv-pending")
+
+    def run(script: str, broken: str) -> int:
+        """Run it in another environment; its `uv` removes, and installs unless it is `broken`."""
+        uv = (
+            f"uv() {{ case $* in *uninstall*) rm -rf {site}/opencv_python-*;; "
+            f"*4.12.0.88*) [ -z '{broken}' ] && echo yes >{tmp_path}/installed;; *) return 9;; esac; }}\n"
+        )
+        lines = [line for line in script.splitlines() if line != "set -euo pipefail"]
+        text = "\n".join(lines).replace(place, str(tmp_path))
+        for word in sorted({word for word in text.split() if word.endswith("/uv")}, key=len, reverse=True):
+            text = text.replace(word, "uv")
+        return subprocess.run(["bash", "-euo", "pipefail", "-c", uv + text], check=False).returncode
+
+    assert run(step.apply, "broken") != 0
+    assert not list(site.iterdir())
+    assert run(step.check, "") != 0
+    assert run(step.apply, "") == 0
+    assert (tmp_path / "installed").read_text() == "yes\n"
+    assert not (tmp_path / "opencv-pending").exists()
+
+
+def test_a_kepler_gets_no_driver_that_cannot_drive_it() -> None:
+    assert driver_plan((from_pci("102d"),)) is None
+    assert driver_plan((from_pci("13f2"),)) is not None
 
 
 def test_what_nvidia_serves_has_a_mirror() -> None:

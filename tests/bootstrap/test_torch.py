@@ -13,6 +13,7 @@ from cloudtrain.models.machine import Gpu
 from tests.bootstrap.cases import MACHINES
 
 T4 = (Gpu("Tesla T4", 15360, "580.95.05", (7, 5)),)
+RTX_5090 = (Gpu("NVIDIA GeForce RTX 5090", 32607, "570.86.10", (12, 0)),)
 V100 = (Gpu("Tesla V100-SXM2-16GB", 16384, "580.95.05", (7, 0)),)
 
 
@@ -29,6 +30,8 @@ V100 = (Gpu("Tesla V100-SXM2-16GB", 16384, "580.95.05", (7, 0)),)
         (V100, 580, "2.14.1", "cu126", "2.7.1"),
         (V100, 535, "2.14.1", "cu126", "2.7.1"),
         (T4 + V100, 580, "2.14.1", "cu126", "2.7.1"),
+        (RTX_5090, 580, "2.15.0", None, None),
+        (RTX_5090, 570, "2.11.0", "cu128", "2.10.0"),
     ],
 )
 def test_auto(
@@ -55,6 +58,8 @@ def test_a_v100_is_told_why() -> None:
         (T4, 535, "2.13.0", "cu126"),
         (V100, 580, "2.7.1", None),
         (V100, 580, "2.14.1", "cu126"),
+        (RTX_5090, 570, "2.7.1", "cu128"),
+        (RTX_5090, 570, "2.10.0", None),
     ],
 )
 def test_a_version_that_was_asked_for(
@@ -65,7 +70,7 @@ def test_a_version_that_was_asked_for(
     assert choice.index == index
 
 
-@pytest.mark.parametrize(("gpus", "driver"), [(T4, 535), (V100, 580)])
+@pytest.mark.parametrize(("gpus", "driver"), [(T4, 535), (V100, 580), (RTX_5090, 570)])
 def test_a_version_without_a_fitting_build_is_refused(gpus: tuple[Gpu, ...], driver: int) -> None:
     with pytest.raises(UsageError, match=r"no build of PyTorch 2\.15\.0"):
         choose(gpus, driver, "2.15.0")
