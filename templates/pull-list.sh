@@ -6,12 +6,13 @@
 set -u
 export LC_ALL=C
 run=$1 log=$2 project=$3 secured=${4-}
-[ ! -d "$run" ] || find "$run" -type f -printf 'R %s %T@ %p\0'
-[ ! -f "$log" ] || find "$log" -maxdepth 0 -printf 'L %s %T@ %p\0'
-[ -z "$secured" ] || [ ! -d "$secured" ] || find "$secured" -type f ! -name '.*' -printf 'S %s %T@ %p\0'
+race=(-ignore_readdir_race) # a trainer renames its files while they are listed
+[ ! -d "$run" ] || find "$run" "${race[@]}" -type f -printf 'R %s %T@ %p\0'
+[ ! -f "$log" ] || find "$log" "${race[@]}" -maxdepth 0 -printf 'L %s %T@ %p\0'
+[ -z "$secured" ] || [ ! -d "$secured" ] || find "$secured" "${race[@]}" -type f ! -name '.*' -printf 'S %s %T@ %p\0'
 if [ -n "$project" ] && [ -d "$project" ]; then
   started=${log%/*}/started
   newer=()
   [ ! -e "$started" ] || newer=(-newer "$started")
-  find "$project" -name .git -prune -o -type f "${newer[@]}" -printf 'P %s %T@ %p\0'
+  find "$project" "${race[@]}" -name .git -prune -o -type f "${newer[@]}" -printf 'P %s %T@ %p\0'
 fi

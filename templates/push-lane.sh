@@ -14,7 +14,7 @@ look() { # digest, stat digest
     if [ -e "$manifest.names" ]; then fresh=again; fi
     printf 'differs\n%s\n%s\n%s\n' "$(command -v rsync || :)" "$(df -Pk "$at" | awk 'NR == 2 { print $4 }')" "$fresh"
     {
-        [ ! -d "$folder" ] || (cd "$folder" && find . -type f -printf '%s %Ts %m %P\0')
+        [ ! -d "$folder" ] || (cd "$folder" && find . -ignore_readdir_race -type f -printf '%s %Ts %m %P\0')
         [ ! -f "$manifest.recent" ] || cat "$manifest.recent"
         # A part that is gone leaves its record; only what lies there counts.
         for done in "$parts"/*.done; do

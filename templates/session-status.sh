@@ -7,13 +7,13 @@ shopt -s globstar nullglob
 saved() {
   local dir=$1 file IFS=
   shift
-  [[ -d $run_dir ]] && find "$run_dir" -type f \
+  [[ -d $run_dir ]] && find "$run_dir" -ignore_readdir_race -type f \
     \( -name '*.pt' -o -name '*.pth' -o -name '*.ckpt' -o -name '*.safetensors' \) -printf '%T@\t%p\n'
   cd "$root/project" 2>/dev/null || return 0
   for pattern in "$@"; do
     # shellcheck disable=SC2086 # a pattern is meant to be expanded
     for file in $pattern; do
-      [[ -f $file && $file -nt $dir/started ]] && find "$PWD/$file" -printf '%T@\t%p\n'
+      [[ -f $file && $file -nt $dir/started ]] && find "$PWD/$file" -ignore_readdir_race -printf '%T@\t%p\n'
     done
   done
 }

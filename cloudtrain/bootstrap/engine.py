@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 
+from cloudtrain.bootstrap.limits import refusals
 from cloudtrain.bootstrap.scripts import (
     REBOOT_NEEDED,
     Checked,
@@ -194,8 +195,8 @@ class _Work:
                 rest = ", ".join(f"`{name}`" for name in others if name != step.name)
                 if rest and isinstance(error, StepError):
                     error.hint += f"; failed too: {rest}"
-                if isinstance(error, StepError):
-                    error.hint += self._left_to_the_owner()
+                if isinstance(error, StepError):  # it may have failed for want of what root alone may do
+                    error.hint += "".join(f"\n{text}" for text in refusals(self.reports.values()))
                 raise error
             report = self.reports[step.name]
             if report.outcome == "refused" and step.required:
@@ -203,14 +204,6 @@ class _Work:
                     f"step `{step.name}` needs root, which we are not: {report.detail}",
                     hint="have the machine's owner run that, then `cloudtrain up` again",
                 )
-
-    def _left_to_the_owner(self) -> str:
-        """Say what root alone may do: it may be what the failure is for want of."""
-        refused = [report for report in self.reports.values() if report.outcome == "refused"]
-        return "".join(
-            f"\nstep `{one.name}` needs root, which we are not there; its owner runs: {one.detail}"
-            for one in refused
-        )
 
 
 def _present(needs: Iterable[str], by_name: dict[str, Step]) -> tuple[str, ...]:

@@ -173,18 +173,12 @@ class Console:
 
     def show_provisioned(self, done: Provisioned) -> None:
         """Show every step, and whether anything was changed or is pending."""
-        pending = sum(report.outcome == "pending" for report in done.steps)
-        counted = f"{pending} steps pending" if done.dry_run else f"{done.changed} steps changed"
-        lines = [*words.steps(done.steps), f"{done.run}: {counted} of {len(done.steps)}"]
+        lines = [*words.steps(done.steps), words.provisioned(done)]
         self.result(done, "\n".join(lines))
 
     def show_fleet(self, fleet: Fleet) -> None:
         """Show what became of each machine, the failed ones last."""
-        lines: list[str] = []
-        for done in fleet.machines:
-            pending = sum(report.outcome == "pending" for report in done.steps)
-            counted = f"{pending} steps pending" if done.dry_run else f"{done.changed} steps changed"
-            lines.append(f"{done.run}: {counted} of {len(done.steps)}")
+        lines = [words.provisioned(done) for done in fleet.machines]
         for failed in fleet.failed:
             lines.append(f"{failed.run}: failed: {failed.message}")
             lines += [f"hint: {failed.hint}"] if failed.hint else []

@@ -16,6 +16,7 @@ from cloudtrain.models.training import Artifact, StepReport, TrainingStatus
 if TYPE_CHECKING:
     from cloudtrain.journal.folder import RunRecord, Timing
     from cloudtrain.workflows.extend import Extended
+    from cloudtrain.workflows.provision import Provisioned
     from cloudtrain.workflows.status import LeaseStatus
 
 
@@ -258,6 +259,13 @@ def training(status: TrainingStatus) -> list[str]:
     if status.last_line:
         lines.append(f"last line   {status.last_line[:120]}")
     return lines
+
+
+def provisioned(done: Provisioned) -> str:
+    """Say in a line what became of a machine's steps."""
+    pending = sum(report.outcome == "pending" for report in done.steps)
+    counted = f"{pending} steps pending" if done.dry_run else f"{done.changed} steps changed"
+    return f"{done.run}: {counted} of {len(done.steps)}"
 
 
 def price_now(record: RunRecord, machine: Machine | None) -> str:

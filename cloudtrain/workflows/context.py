@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -215,6 +216,11 @@ def check_open(folder: RunFolder) -> None:
             f"run `{folder.path.name}` was ended by another command",
             hint=f"what came home is in `{folder.artifacts}`",
         )
+
+
+def over(deadline: str | None) -> bool:
+    """Whether a lease has ended by now; one without an end has not."""
+    return deadline is not None and datetime.fromisoformat(deadline) < datetime.now(UTC)
 
 
 def layout_on(remote: Remote, folder: RunFolder) -> Layout:

@@ -31,7 +31,7 @@ from cloudtrain.ssh.remote import Remote
 from cloudtrain.transfer.dataset import DatasetSource
 from cloudtrain.transfer.push import push_dataset, push_model, push_project
 from cloudtrain.transfer.questions import ask_about
-from cloudtrain.workflows.context import Context, layout_of
+from cloudtrain.workflows.context import Context, layout_of, over
 from cloudtrain.workflows.converged import converged
 from cloudtrain.workflows.holding import holding
 
@@ -173,7 +173,7 @@ def _guard(folder: RunFolder, layout: Layout, config: Config) -> dict[str, objec
 def _check_lease(folder: RunFolder) -> None:
     """Raise `RefusedError` where a guard beside the session would end it at once."""
     record = folder.record()
-    if record.own and record.deadline and datetime.fromisoformat(record.deadline) < datetime.now(UTC):
+    if record.own and over(record.deadline):
         raise RefusedError(
             f"the lease of run `{folder.path.name}` has ended",
             hint="`cloudtrain extend --hours 2` moves its end",

@@ -13,7 +13,7 @@ from cloudtrain.events import Note, Progress, Silent, Timeline
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.training import GuardNotice, TrainingStatus
 from cloudtrain.ssh.remote import Remote
-from cloudtrain.workflows.context import Context, check_open, connect_run, layout_on
+from cloudtrain.workflows.context import Context, check_open, connect_run, layout_on, over
 from cloudtrain.workflows.fetch import fetch_over
 from cloudtrain.workflows.resume import best_copy, what_is_lost
 
@@ -247,11 +247,6 @@ def headline(metrics: dict[str, float]) -> dict[str, float]:
 def short(name: str) -> str:
     """Shorten `metrics/mAP50(B)` to `mAP50`."""
     return name.rsplit("/", 1)[-1].removesuffix("(B)")
-
-
-def over(deadline: str | None) -> bool:
-    """Whether a lease has ended by now; one without an end has not."""
-    return deadline is not None and datetime.fromisoformat(deadline) < datetime.now(UTC)
 
 
 def _said(status: TrainingStatus) -> str:

@@ -28,6 +28,7 @@ from tests.bootstrap.mirror import installer, served, wheel
 from tests.sandbox.conftest import Cloud
 from tests.sandbox.support import until
 from tests.support.nspawn import started, target
+from tests.support.rebooting import KERNEL
 from tests.support.thorough import also
 
 UV = Config(
@@ -230,22 +231,12 @@ def test_a_full_disk_is_said_and_repaired(bare: Bare, step: str, full: str) -> N
 
 
 def test_a_reboot_in_the_middle(bare: Bare) -> None:
-    kernel = Step(
-        name="kernel",
-        reason="something that only a boot can load",
-        check='[ -e ~/asked ] && [ "$(cat ~/asked)" != "$(cat /proc/sys/kernel/random/boot_id)" ]',
-        apply="cat /proc/sys/kernel/random/boot_id >/home/ubuntu/asked; exit 194",
-        needs=("base",),
-        root=True,
-        lock="apt",
-    )
-
     def chosen(facts: Facts) -> tuple[Step, ...]:
         found = steps(UV, facts, bare.layout)
         later = [
-            replace(s, needs=(*s.needs, "kernel")) if s.name in ("uv", "environment") else s for s in found
+            replace(s, needs=(*s.needs, KERNEL.name)) if s.name in ("uv", "environment") else s for s in found
         ]
-        return (*later[:2], kernel, *later[2:])
+        return (*later[:2], KERNEL, *later[2:])
 
     drained: list[str] = []
     reports = _converged(bare, chosen, lambda: drained.append("drained"), ours=True)

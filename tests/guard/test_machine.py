@@ -73,7 +73,7 @@ def test_whoever_gets_in_first_finds_the_guard(cloud: Cloud, launched: Any) -> N
     name = launched(3600)
     # The first answer of sshd; cloud-init is still at work then.
     assert cloud.ssh(name, "systemctl is-active cloudtrain-guard", code=None).strip() == "active"
-    cloud.ssh(name, "cloud-init status --wait", code=None)
+    cloud.booted(name)
     assert cloud.ssh(name, "systemctl is-enabled cloudtrain-guard").strip() == "enabled"
     pid = cloud.ssh(name, "systemctl show -p MainPID --value cloudtrain-guard").strip()
     cloud.ssh(name, f"sudo kill -9 {pid}")
@@ -121,7 +121,7 @@ while not pathlib.Path("enough").exists():
 @pytest.mark.parametrize("how", ["reboot", "reboot --force --force", "stop and start"])
 def test_a_training_goes_on_by_itself(cloud: Cloud, launched: Any, how: str) -> None:
     name = launched(3600)
-    cloud.ssh(name, "cloud-init status --wait", code=None)
+    cloud.booted(name)
     layout = Layout(f"/home/ubuntu/cloudtrain/{SLUG}")
     cloud.ssh(name, f"mkdir -p {layout.project}; cat >{layout.project}/train.py <<'X'\n{COUNTING}\nX")
     config = Config(train=Train(kind="script", command="exec python3 train.py"))
@@ -163,7 +163,7 @@ def test_a_training_goes_on_by_itself(cloud: Cloud, launched: Any, how: str) -> 
 
 def test_files_of_ours_lie_where_they_should(cloud: Cloud, launched: Any) -> None:
     name = launched(3600)
-    cloud.ssh(name, "cloud-init status --wait", code=None)
+    cloud.booted(name)
     assert cloud.ssh(name, "stat -c %U:%a /usr/local/lib/cloudtrain/guard.py /etc/cloudtrain/guard.json").split() == [
         "root:644", "root:644",
     ]  # fmt: skip

@@ -111,6 +111,11 @@ class Cloud:
         assert code is None or done.returncode == code, f"{done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    def booted(self, name: str) -> None:
+        """Wait until cloud-init has ended; sshd starts anew when it sets host keys."""
+        ask = "cloud-init status --wait"
+        until(lambda: "status: " in self.ssh(name, ask, code=None), f"{name} did not boot", timeout=90)
+
     def end(self, *names: str) -> None:
         self.ec2.terminate_instances(InstanceIds=list(names))
         for name in names:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -300,6 +302,28 @@ def test_a_trainer_that_never_rests(line: Remote, trainer: Trainer, home: Path) 
         writer.join()
     came = fetch(line, trainer, home)
     assert came["weights/last.pt"].epoch == came["weights/best.pt"].epoch is not None
+
+
+RENAMING = """
+import os, sys
+while True:
+    for number in range(500):
+        open(f"{sys.argv[1]}/{number}.new", "w").close()
+    for number in range(500):
+        os.replace(f"{sys.argv[1]}/{number}.new", f"{sys.argv[1]}/{number}")
+"""
+
+
+def test_a_file_may_vanish_while_it_is_listed(line: Remote, trainer: Trainer, home: Path) -> None:
+    trainer.epoch(1, 0.2)
+    writer = subprocess.Popen([sys.executable, "-c", RENAMING, trainer.project])
+    try:
+        for _ in range(20):
+            fetch(line, trainer, home, kind="script", outputs=("*.pt",))
+    finally:
+        writer.kill()
+        writer.wait()
+    assert (home / "weights" / "best.pt").read_bytes() == (trainer.run / "weights" / "best.pt").read_bytes()
 
 
 def test_local_copy_that_was_touched_is_fetched_again(line: Remote, trainer: Trainer, home: Path) -> None:
