@@ -77,7 +77,9 @@ for program in screen rsync git curl python3 docker; do
 done
 say python3_version "$(python3 -V 2>/dev/null | cut -d' ' -f2)"
 say uv "$(first "$(have uv)" "$HOME/.cloudtrain/bin/uv" "$HOME/.local/bin/uv" "$HOME/.cargo/bin/uv")"
-say conda "$(first "$(have conda)" "${CONDA_EXE-}" "$HOME/.cloudtrain/miniconda3/bin/conda" \
+ours=$HOME/.cloudtrain/miniconda3
+[ -e "$ours/.whole" ] || ours= # an installation that was killed leaves a conda that does nothing
+say conda "$(first "$(have conda)" "${CONDA_EXE-}" "${ours:+$ours/bin/conda}" \
   "$HOME/miniconda3/bin/conda" "$HOME/miniforge3/bin/conda" /opt/conda/bin/conda /opt/miniconda3/bin/conda)"
 baked=$HOME/.cloudtrain/baked/env
 say baked "$(if [ -x "$baked/bin/python" ]; then printf '%s' "$baked"; fi)"

@@ -18,9 +18,13 @@ ours() {
 
 # boxes SLUG HOW: remove what a Docker engine has of this run: its containers, and its image with `remove`.
 boxes() {
-  command -v docker >/dev/null && timeout 10 docker version >/dev/null 2>&1 || return 0
-  docker ps --all --quiet --filter "label=cloudtrain.run=$1" | xargs -r docker rm --force >/dev/null 2>&1
-  [[ $2 != remove ]] || docker image rm --force "cloudtrain/$1" >/dev/null 2>&1
+  local engine=(docker)
+  command -v docker >/dev/null || return 0
+  timeout 10 docker version >/dev/null 2>&1 || engine=(sudo -n docker) # as the session asked it
+  timeout 10 "${engine[@]}" version >/dev/null 2>&1 || return 0
+  "${engine[@]}" ps --all --quiet --filter "label=cloudtrain.run=$1" |
+    xargs -r "${engine[@]}" rm --force >/dev/null 2>&1
+  [[ $2 != remove ]] || "${engine[@]}" image rm --force "cloudtrain/$1" >/dev/null 2>&1
 }
 
 # quit DIR: close the session's window, if it has one.

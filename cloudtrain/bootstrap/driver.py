@@ -25,6 +25,8 @@ CUDA_REPOSITORY = "https://developer.download.nvidia.com/compute/cuda/repos"
 DEBIAN = "http://deb.debian.org/debian"
 """Debian's archive; apt checks it by its key."""
 
+GUIDE = "https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/"
+
 Source = Literal["ubuntu", "nvidia", "runfile"]
 _FOLDERS = {
     ("ubuntu", "22.04"): "ubuntu2204",
@@ -120,7 +122,7 @@ def _apply(config: Config, facts: Facts, plan: DriverPlan, source: Source | None
 
 def _by_hand(plan: DriverPlan, source: Source | None) -> str:
     if source != "ubuntu":
-        return f"install NVIDIA driver {plan.branch}, by NVIDIA's driver installation guide"
+        return f"install NVIDIA driver {plan.branch} or newer, by {GUIDE}"
     dash_open = "-open" if plan.open else ""
     packages = (
         f"nvidia-headless-no-dkms-{plan.flavour} nvidia-utils-{plan.branch}-server "

@@ -25,7 +25,7 @@ from cloudtrain.bootstrap.scripts import (
 )
 from cloudtrain.bootstrap.step import Step
 from cloudtrain.errors import ConnectError, DidNotConverge, StepError, UsageError
-from cloudtrain.events import Timeline
+from cloudtrain.events import Note, Timeline
 from cloudtrain.models.run import Layout
 from cloudtrain.models.training import StepReport
 from cloudtrain.ssh.remote import Remote
@@ -180,6 +180,8 @@ class _Work:
         with self.timeline.stage(step.name, step.reason, after) as stage:
             verdict = self.apply(self.remote, step, self.layout)
             stage.outcome = verdict.word
+            for line in verdict.tail.splitlines() if verdict.word == "changed" else ():
+                self.timeline.reporter.emit(Note(f"step `{step.name}`: {line}", level="warning"))
             seconds = self.timeline.clock() - begun
             return _report(step, verdict, self.layout, seconds)
 
@@ -221,7 +223,7 @@ def _report(step: Step, verdict: Verdict, layout: Layout, seconds: float) -> Ste
         case "satisfied":
             return StepReport(step.name, "satisfied", seconds)
         case "changed":
-            return StepReport(step.name, "changed", seconds)
+            return StepReport(step.name, "changed", seconds, verdict.tail)
         case "reboot":
             return StepReport(step.name, "changed", seconds, REBOOT_NEEDED)
         case "refused":

@@ -8,6 +8,7 @@ An environment that is not as asked is made anew, never mended.
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -20,6 +21,9 @@ from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
 from cloudtrain.render import render
+
+WHOLE = ".whole"
+"""What says that Miniconda's installer came to its end; templates/facts.sh looks for it too."""
 
 
 def environment_python(config: Config, facts: Facts, layout: Layout) -> str:
@@ -69,7 +73,11 @@ def uv_path(facts: Facts) -> str:
 
 def conda_path(facts: Facts) -> str:
     """Return the conda there is, or where ours will be."""
-    return facts.conda or f"{facts.home}/.cloudtrain/miniconda3/bin/conda"
+    return facts.conda or f"{_own_conda(facts)}/bin/conda"
+
+
+def _own_conda(facts: Facts) -> str:
+    return f"{facts.home}/.cloudtrain/miniconda3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +163,10 @@ def _miniconda(config: Config, facts: Facts, installers: dict[str, Installer]) -
     return Step(
         name="miniconda",
         reason="`environment.manager` is conda",
-        check=f"[ -x {shlex.quote(path)} ]",
+        check=_conda_is_whole(path, facts),
         apply=render(
             "step-miniconda.sh.j2",
+            whole=WHOLE,
             address=f"{folder}/{installer.name}" if installer else "",
             sha256=installer.sha256 if installer else "",
             folder=f"{facts.home}/.cloudtrain",
@@ -166,6 +175,13 @@ def _miniconda(config: Config, facts: Facts, installers: dict[str, Installer]) -
         timeout_s=900,
         shared=True,
     )
+
+
+def _conda_is_whole(path: str, facts: Facts) -> str:
+    """Return the check: of our own, that its installer came to its end; bin/conda is there long before."""
+    there = f"[ -x {shlex.quote(path)} ]"
+    own = _own_conda(facts)
+    return f"{there} && [ -e {shlex.quote(own)}/{WHOLE} ]" if path.startswith(f"{own}/") else there
 
 
 def _environment(config: Config, facts: Facts, layout: Layout) -> Step:
@@ -190,6 +206,10 @@ def _environment(config: Config, facts: Facts, layout: Layout) -> Step:
             uv=uv_path(facts),
             conda=conda_path(facts),
             channel=channel,
+            wanted=json.dumps(
+                {"channels": [channel, "nodefaults"], "dependencies": [f"python={environment.python}", "pip"]}
+            ),
+            builds=(config.mirrors.python_builds or "").rstrip("/"),
             index=Index(None).exports,
         ),
         needs=("base", "uv", "miniconda"),

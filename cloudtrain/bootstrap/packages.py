@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from cloudtrain.bootstrap.driver import driver_installable, driver_wanted, uses_gpu
 from cloudtrain.bootstrap.environment import (
@@ -179,6 +180,7 @@ def _torch(config: Config, facts: Facts, place: Target) -> Step | None:
             "step-torch.sh.j2",
             index=Index(place.index, index).exports,
             torch_index=index,
+            torch_host=urlsplit(index).hostname,
             python=place.python,
             install=place.install,
             words=shlex.join(choice.requirements),

@@ -17,6 +17,7 @@ from cloudtrain.render import render
 
 TOOLKIT_REPOSITORY = "https://nvidia.github.io/libnvidia-container"
 """NVIDIA's installation guide of its container toolkit, section apt."""
+_UNTOLD = "/run/cloudtrain-docker-untold"
 INSIDE = (
     "this machine is a container itself and can have no Docker engine: "
     "set runtime: host, or rent a machine that is none"
@@ -62,12 +63,13 @@ def _toolkit(config: Config, facts: Facts) -> Step | None:
         name="toolkit",
         reason="a container sees a GPU only through the NVIDIA container toolkit",
         check="command -v nvidia-ctk >/dev/null || { echo 'it is not installed'; exit 1; }\n"
-        "grep -qs nvidia-container-runtime /etc/docker/daemon.json || "
-        "{ echo 'Docker is not told of it'; exit 1; }",
+        f"if [ -e {_UNTOLD} ] || ! grep -qs nvidia-container-runtime /etc/docker/daemon.json; then\n"
+        "  echo 'Docker is not told of it'; exit 1\nfi",
         apply=render(
             "step-toolkit.sh.j2",
             repository=(config.mirrors.container_toolkit or TOOLKIT_REPOSITORY).rstrip("/"),
             apt=facts.apt,
+            untold=_UNTOLD,
         ),
         needs=("base", "driver", "docker"),
         root=True,

@@ -196,6 +196,8 @@ class Mirrors:
     """Instead of the Python package index."""
     torch_index: str | None = None
     """Instead of PyTorch's wheel index; laid out like it."""
+    python_builds: str | None = None
+    """Instead of the Python builds that uv downloads (GitHub); laid out like them."""
     conda_installer: str | None = None
     """Folder of Miniconda installers."""
     conda_channel: str | None = None

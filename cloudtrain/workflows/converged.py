@@ -98,4 +98,5 @@ def _merged(before: tuple[StepReport, ...], after: tuple[StepReport, ...]) -> tu
 def _of(before: StepReport | None, after: StepReport) -> StepReport:
     if before is None or after.outcome != "satisfied":
         return after
-    return StepReport(before.name, "changed", before.seconds + after.seconds)
+    said = "" if before.detail == bootstrap.REBOOT_NEEDED else before.detail
+    return StepReport(before.name, "changed", before.seconds + after.seconds, said)

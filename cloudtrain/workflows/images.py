@@ -36,6 +36,7 @@ def images(provider: Provider, config: Config) -> Images:
     identity = provider.identity()
     found = provider.images(identity.owner)
     wanted = recipe.digest(config)
+    making = {(one.run, one.recipe) for one in found if one.state == "pending"}
     seen: set[str] = set()
     listed: list[Listed] = []
     for one in found:
@@ -43,7 +44,8 @@ def images(provider: Provider, config: Config) -> Images:
         if newest:
             seen.add(one.recipe)
         fits = newest and one.recipe == wanted and config.instance.image == recipe.AUTO
-        listed.append(Listed(one, fits, old=not newest and one.state != "pending"))
+        # An image that is being made does not name its snapshots yet.
+        listed.append(Listed(one, fits, old=not newest and (one.run, one.recipe) not in making))
     total = sum(one.price_month for one in found)
     currency = found[0].currency if found else "USD"
     return Images(tuple(listed), total, currency, identity.region)

@@ -48,9 +48,14 @@ def wheel(folder: Path, name: str, version: str, *, needs: tuple[str, ...] = (),
     return path
 
 
-CONDA = """#!/bin/bash
+CONDA = r"""#!/bin/bash
 # Takes what `conda create` takes, and makes a venv of it.
 set -e
+echo "conda $*"
+if [ "$1 $2 $3 $4 $6" = "env create -q -p -f" ]; then
+  grep -q '"channels": \["https://me:s3cret@example.org/forge", "nodefaults"\]' "$7"
+  exec python3 -m venv "$5"
+fi
 [ "$1 $2 $3 $4" = "create -y -q -p" ] || { echo "unexpected: $*"; exit 2; }
 case " $* " in
   *" --override-channels -c conda-forge "*) ;;

@@ -12,7 +12,7 @@ import pytest
 
 from cloudtrain.bootstrap import REBOOT_NEEDED, Step, converge
 from cloudtrain.errors import ConnectError, DidNotConverge, StepError, UsageError
-from cloudtrain.events import Event, Silent, StageFinished, Timeline
+from cloudtrain.events import Event, Note, Silent, StageFinished, Timeline
 from cloudtrain.models.run import Layout
 from cloudtrain.models.training import StepReport
 from cloudtrain.ssh.remote import Remote, connect
@@ -244,6 +244,32 @@ def test_a_killed_apply_is_repaired(remote: Remote, layout: Layout, files: Path)
     with pytest.raises(StepError, match="was killed"):
         go(remote, layout, step)
     assert outcomes(go(remote, layout, step)) == {"half": "changed"}
+
+
+def test_a_script_that_is_killed_alone_leaves_the_lock_to_its_apply(
+    remote: Remote, layout: Layout, files: Path
+) -> None:
+    """Not a killed group, as above: the machine's own memory killer takes one process."""
+    fifo = files / "fifo"
+    os.mkfifo(fifo)
+    parent = "parent() { cut -d' ' -f4 /proc/$1/stat; }"
+    killing = f'{parent}\nkill -9 "$(parent "$(parent "$PPID")")"\nread -r _ <"{fifo}"'
+    step = touch(files, "long", extra=killing)
+    with pytest.raises(StepError, match="did not run"):
+        go(remote, layout, step)
+    with pytest.raises(StepError, match="waited 1 s for another"):
+        go(remote, layout, replace(step, timeout_s=1))
+    fifo.write_text("go on\n")
+    assert outcomes(go(remote, layout, step)) == {"long": "satisfied"}
+    assert (files / "long").read_text() == "x\n"
+
+
+def test_what_a_step_wants_known_is_told(remote: Remote, layout: Layout, files: Path) -> None:
+    step = touch(files, "odd", extra="echo '@note it was the second choice'")
+    heard = Heard()
+    (report,) = converge(remote, (step,), layout, Timeline(heard))
+    assert (report.outcome, report.detail) == ("changed", "it was the second choice")
+    assert Note("step `odd`: it was the second choice", level="warning") in heard.events
 
 
 def test_a_secret_in_a_step_is_in_no_argument_list(remote: Remote, layout: Layout, files: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -210,11 +212,10 @@ def test_a_torch_index_that_does_not_answer_is_replaced(
     )
     config = Config(environment=Environment(manager="uv", python="3"), train=SCRIPT, mirrors=mirrors)
     chosen = tuple(step for step in steps(config, v100, layout) if step.name in ("environment", "torch"))
-    go(remote, layout, chosen)
+    said = converge(remote, chosen, layout, Timeline(Silent()))[-1].detail
     python = environment_python(config, found, layout)
     assert version(remote, python, "torch") == ("2.14.1+cu126" if answers else "2.7.1")
-    said = Path(layout.logs, "torch.log").read_text()
-    assert ("does not answer" in said) != answers
+    assert said.startswith("127.0.0.1 does not answer: PyTorch is the newest") != answers
 
 
 def gather_v100(found: Facts) -> Facts:
@@ -247,13 +248,38 @@ def test_miniconda_by_a_stand_in(
     chosen = environment_steps(config, found, layout, installers=pins)
     assert go(remote, layout, chosen) == {"miniconda": "changed", "environment": "changed"}
     assert go(remote, layout, chosen) == {"miniconda": "satisfied", "environment": "satisfied"}
-    Path(found.home, ".cloudtrain/miniconda3/bin/conda").unlink()  # what a killed installer leaves
-    assert go(remote, layout, chosen)["miniconda"] == "changed"
+    assert gather(remote).conda
+    for gone in ("bin/conda", ".whole"):  # what a killed installer leaves
+        Path(found.home, ".cloudtrain/miniconda3", gone).unlink()
+        assert not (gather(remote).conda or "").startswith(found.home)
+        assert go(remote, layout, chosen)["miniconda"] == "changed"
     assert not list(Path(found.home, ".cloudtrain").glob("installer.*"))
     plain = replace(found, uv=None)
     packages = tuple(step for step in steps(config, plain, layout) if step.name == "packages")
     assert go(remote, layout, packages) == {"packages": "changed"}
     assert version(remote, environment_python(config, plain, layout)) == "1.0"
+
+
+def test_the_password_of_a_channel_is_in_no_argument(
+    remote: Remote, layout: Layout, found: Facts, folder: Path, index: str
+) -> None:
+    config = small("conda", index, conda_installer=index, conda_channel="https://me:s3cret@example.org/forge")
+    chosen = environment_steps(config, found, layout, installers={found.arch: installer(folder)})
+    assert go(remote, layout, chosen) == {"miniconda": "changed", "environment": "changed"}
+    said = Path(layout.logs, "environment.log").read_text()
+    assert "env create" in said
+    assert "s3cret" not in said
+    assert not list(Path(tempfile.gettempdir()).glob("cloudtrain-wanted*"))
+
+
+def test_a_mirror_of_the_builds_of_python(remote: Remote, layout: Layout, found: Facts, index: str) -> None:
+    config = replace(
+        small("uv", index, python_builds=f"{index}/builds/"),
+        environment=Environment(manager="uv", python="3.9", torch="none"),
+    )
+    chosen = tuple(step for step in steps(config, found, layout) if step.name == "environment")
+    with pytest.raises(StepError, match=rf"{re.escape(index)}/builds/20\d+/cpython-3\.9"):
+        go(remote, layout, chosen)
 
 
 def test_an_installer_with_another_checksum_is_not_run(

@@ -25,6 +25,7 @@ from cloudtrain.models.plan import LaunchSpec
 from cloudtrain.models.tags import run_tags
 from cloudtrain.providers.ssh import ledger
 from cloudtrain.providers.ssh.account import REGION
+from cloudtrain.providers.ssh.presence import leave
 from cloudtrain.providers.ssh.provider import SshProvider
 from cloudtrain.providers.ssh.taking import Leaving
 from cloudtrain.ssh import keys
@@ -209,6 +210,29 @@ def sleeper(sshd: Sshd, root: Path) -> subprocess.Popen[bytes]:
     """A process as a session of a run starts them."""
     environ = {**os.environ, "HOME": str(sshd.home), "CLOUDTRAIN_SESSION": f"{root}/sessions/001"}
     return subprocess.Popen(["tail", "-f", "/dev/null"], env=environ)
+
+
+def test_a_box_of_an_engine_that_only_root_may_ask_goes_too(sshd: Sshd) -> None:
+    programs = sshd.folder / "bin"
+    programs.mkdir()
+    asked = sshd.folder / "asked"
+    for name, text in {
+        "sudo": '[ "$1" = -n ] && shift && AS_ROOT=1 exec "$@"',
+        "docker": f'[ -n "${{AS_ROOT-}}" ] && echo "$*" >>"{asked}" && case $1 in ps) echo c0ffee ;; esac',
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    sshd.stop()
+    sshd.path = f"{programs}:{sshd.path}"
+    sshd.start()
+    (sshd.home / "cloudtrain" / "own-1").mkdir(parents=True)
+    with connect(sshd.target) as remote:
+        leave(remote, "own-1", remove=True)
+    assert asked.read_text().splitlines()[1:] == [
+        "ps --all --quiet --filter label=cloudtrain.run=own-1",
+        "rm --force c0ffee",
+        "image rm --force cloudtrain/own-1",
+    ]
 
 
 def test_a_run_whose_name_begins_like_anothers_is_another(sshd: Sshd, tmp_path: Path) -> None:

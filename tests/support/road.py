@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtrain.providers import sandbox
+from tests.support import warm
 from tests.support.sandbox import Running
 
 CONFIG = """\
@@ -94,14 +94,11 @@ class Road:
         self, *args: str, code: int | None = 0, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end and check its exit code."""
-        process = self.start(*args)
         try:
-            out, err = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
-            raise AssertionError(f"{args} took more than {timeout} s\n{out}\n{err}") from None
-        done = subprocess.CompletedProcess(args, process.returncode, out, err)
+            done = warm.run(self.module, args, cwd=self.project, env=self.environ(), timeout=timeout)
+        except subprocess.TimeoutExpired as late:
+            raise AssertionError(f"{args} took more than {timeout} s\n{late.stdout}\n{late.stderr}") from None
+        out, err = done.stdout, done.stderr
         assert code is None or done.returncode == code, f"{args}: {done.returncode}\n{out}\n{err}"
         assert "Traceback" not in err, err
         return done
@@ -149,7 +146,12 @@ def home(root: Path) -> Generator[Path]:
 def until(condition: Callable[[], bool], what: str = "it did not happen", *, timeout: float = 30) -> None:
     """Wait for something another process does; there is no event to wait for across it."""
     end, pause = time.monotonic() + timeout, 0.02
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(pause)
-        pause = min(1.3 * pause, 0.5)  # asking often slows what is waited for
+    while True:
+        asked = time.monotonic()
+        if condition():
+            return
+        now = time.monotonic()
+        assert now < end, what
+        # Asking often slows what is waited for: at most as long as not asking.
+        time.sleep(max(pause, min(now - asked, 2)))
+        pause = min(1.3 * pause, 0.5)

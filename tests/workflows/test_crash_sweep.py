@@ -8,7 +8,6 @@ one machine that answers, after `down` there is nothing, and the checkpoint is a
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import warm
 from tests.support.road import Road, home
 from tests.support.thorough import THOROUGH
 
@@ -42,20 +42,17 @@ class Sweep:
         """Run a command, killed at a point; return how many points it came by."""
         found = self.way.root / "points"
         found.write_text("")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.crash", str(at), when, str(found), *command],
+        done = warm.run(
+            "tests.support.crash",
+            (str(at), when, str(found), *command),
             cwd=self.way.project,
-            env={**self.way.environ(), "PYTHONPATH": str(Path(__file__).parents[2])},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
+            env=self.way.environ(),
+            timeout=180,
         )
-        said, _ = process.communicate(timeout=180)
         count = len(found.read_text().splitlines())
-        assert process.returncode in ((0,) if at == 0 or count < at else (-9,)), said
-        self.visited += process.returncode == -9
+        allowed = (0,) if at == 0 or count < at else (-9,)
+        assert done.returncode in allowed, f"{done.stdout}{done.stderr}"
+        self.visited += done.returncode == -9
         return count
 
     def one_machine(self, where: str) -> None:

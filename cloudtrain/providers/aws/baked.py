@@ -88,7 +88,8 @@ def _image(clients: Clients, row: Row) -> BakedImage:
 def _left(clients: Clients, row: Row) -> BakedImage:
     size = int(row.get("VolumeSize", 0))
     begun = row.get("StartTime")
-    return _baked(clients, row, image="", state="snapshot", created=begun, size=size,
+    state = "pending" if row.get("State") == "pending" else "snapshot"
+    return _baked(clients, row, image="", state=state, created=begun, size=size,
                   snapshots=(str(row["SnapshotId"]),))  # fmt: skip
 
 
