@@ -39,7 +39,7 @@ main() {
   [[ -d $root ]] || exit 0
   rm -f "$root/guard/guard.json"
   for dir in "$root"/sessions/[0-9]*; do
-    [[ -d $dir ]] && : >"$dir/stop"
+    [[ -d $dir && ! -s $dir/exit ]] && : >"$dir/stop"
   done
   while each=$(ours) && [[ -n $each ]]; do
     for each in $each; do

@@ -51,18 +51,21 @@ look() {
     [[ $code == 0 ]] && state=finished || state=failed
   elif [[ $ours == here ]]; then
     state=running
+  elif [[ -e $1/stop ]]; then
+    state=failed # nothing goes on with what was asked to end
   fi
 }
 
 # describe DIR: print a session as one line of tab-separated fields.
 describe() {
-  local kind='' run_dir='' screen=''
+  local kind='' run_dir='' screen='' stopped=''
   { read -r kind <"$1/kind"; } 2>/dev/null || :
   { read -r run_dir <"$1/run_dir"; } 2>/dev/null || :
   { read -r screen <"$1/screen"; } 2>/dev/null || :
+  [[ -e $1/stop ]] && stopped=1
   look "$1"
-  printf '%s\t' "${1##*/}" "$kind" "$state" "$screen" "$run_dir" "$began" "$ended"
-  printf '%s\n' "$code"
+  printf '%s\t' "${1##*/}" "$kind" "$state" "$screen" "$run_dir" "$began" "$ended" "$code"
+  printf '%s\n' "$stopped"
 }
 
 # numbers ROOT: print the session folders' names, oldest first.

@@ -43,7 +43,7 @@ finish() {
 }
 
 main() {
-  : >"$dir/stop" || exit 1 # a supervisor that still prepares starts nothing any more
+  [[ -s $dir/exit ]] || : >"$dir/stop" || exit 1 # a supervisor that still prepares starts nothing any more
   while alive "$dir/supervisor" || [[ -n $(left) ]]; do
     if ((SECONDS < deadline)); then
       terminate

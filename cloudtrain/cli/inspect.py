@@ -89,7 +89,7 @@ def watch(
                 folder, applied_config(folder), show=screen.show, leave=screen.leave, every_s=every
             )
         session = last.training.session
-        console.result(last, f"session {session.number:03d} is {session.state}")
+        console.result(last, f"session {session.number:03d} is {session.how}")
 
     execute(Speaking(json), body)
 

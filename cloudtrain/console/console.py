@@ -163,7 +163,7 @@ class Console:
 
     def show_up(self, up: Up) -> None:
         """Show where the training runs now, how long each stage took, and what comes next."""
-        head = f"{up.run} is up on {up.machine} at {up.address}; session {up.session.number:03d} is {up.session.state}"
+        head = f"{up.run} is up on {up.machine} at {up.address}; session {up.session.number:03d} is {up.session.how}"
         differs = (
             [f"different here since: {', '.join(up.differs)}; `cloudtrain train` applies it"]
             if up.differs
@@ -194,7 +194,7 @@ class Console:
 
     def show_trained(self, trained: Trained) -> None:
         """Show the session that was started."""
-        head = f"{trained.run}: session {trained.session.number:03d} is {trained.session.state}"
+        head = f"{trained.run}: session {trained.session.number:03d} is {trained.session.how}"
         self.result(trained, "\n".join([head, *self._waterfall(trained.waterfall), *NEXT]))
 
     def show_ran(self, ran: Ran) -> None:
@@ -228,14 +228,14 @@ class Console:
     def show_started(self, started: Started) -> None:
         """Show where a machine runs again, and what is on it."""
         session = started.session
-        state = f"; session {session.number:03d} is {session.state}" if session else ""
+        state = f"; session {session.number:03d} is {session.how}" if session else ""
         head = f"{started.run} is up on {started.machine} at {started.address}{state}"
         self.result(started, "\n".join([head, *NEXT]))
 
     def show_adopted(self, adopted: Adopted) -> None:
         """Show the run that this computer knows now."""
         session = adopted.session
-        state = f"; session {session.number:03d} is {session.state}" if session else ""
+        state = f"; session {session.number:03d} is {session.how}" if session else ""
         head = f"{adopted.run} is this folder's now: {adopted.machine} at {adopted.address}{state}"
         self.result(adopted, "\n".join([head, *NEXT]))
 
@@ -261,12 +261,12 @@ class Console:
 
     def show_fetched(self, fetched: Fetched) -> None:
         """Show what is at home now."""
-        head = f"{fetched.run}: session {fetched.session.number:03d} is {fetched.session.state}"
+        head = f"{fetched.run}: session {fetched.session.number:03d} is {fetched.session.how}"
         self.result(fetched, "\n".join([head, *words.artifacts(fetched.artifacts)]))
 
     def show_swept(self, swept: Swept) -> None:
         """Show a search: how far it is, its best, and each worker."""
-        head = f"{swept.run}: session {swept.session.number:03d} is {swept.session.state}"
+        head = f"{swept.run}: session {swept.session.number:03d} is {swept.session.how}"
         self.result(swept, "\n".join([head, *words.sweep(swept.sweep)]))
 
     def show_evaluation(self, found: Evaluation) -> None:

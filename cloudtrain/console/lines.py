@@ -39,7 +39,7 @@ class Lines:
 
 def line(look: Look) -> str:
     """Return a look as one line, for a log or a pipe."""
-    said = [f"session {look.training.session.number:03d} {look.training.session.state}"]
+    said = [f"session {look.training.session.number:03d} {look.training.session.how}"]
     said.append(f"epoch {look.training.epoch or 0} of {look.training.epochs or '?'}")
     if look.eta_s is not None:
         said.append(f"{words.duration(look.eta_s)} left")

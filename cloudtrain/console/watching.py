@@ -83,7 +83,7 @@ def has_keys(given: TextIO | None) -> bool:
 def picture(look: Look, *, width: int, height: int = 40, unicode: bool = True) -> RenderableType:
     """Return a look as what rich draws."""
     session = look.training.session
-    head = Text(f"{look.run}  session {session.number:03d} {session.state}", style="bold")
+    head = Text(f"{look.run}  session {session.number:03d} {session.how}", style="bold")
     if look.lost:
         head.append(f"   connection lost, trying again: {plain(look.lost)}", style="yellow")
     rows = Table.grid(padding=(0, 2))

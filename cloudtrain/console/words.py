@@ -245,7 +245,7 @@ def training(status: TrainingStatus) -> list[str]:
     """Return how a training is doing."""
     session = status.session
     ended = f", exit code {session.exit_code}" if session.exit_code is not None else ""
-    lines = [f"training    session {session.number:03d} is {session.state}{ended}"]
+    lines = [f"training    session {session.number:03d} is {session.how}{ended}"]
     if status.epoch is not None:
         of = f" of {status.epochs}" if status.epochs else ""
         lines.append(f"epoch       {status.epoch}{of}  {metrics(status.metrics)}")

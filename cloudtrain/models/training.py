@@ -26,6 +26,13 @@ class Session:
     started: datetime | None = None
     ended: datetime | None = None
     exit_code: int | None = None
+    stopped: bool = False
+    """Whether it was asked to end, by a command or by its lease."""
+
+    @property
+    def how(self) -> str:
+        """Its state in a word for people: what was ended did not fail."""
+        return "stopped" if self.stopped and self.state == "failed" else self.state
 
 
 @dataclass(frozen=True, slots=True)

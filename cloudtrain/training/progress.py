@@ -79,7 +79,7 @@ def parse_status(answer: str, layout: Layout, config: Config) -> TrainingStatus:
         last_line=last_state(said.log),
         secured=_secured(said),
         trouble=diagnose(said.log, session.exit_code, reason=said.reason)
-        if session.state == "failed"
+        if session.how == "failed"
         else None,
         guard=_guard(said),
     )

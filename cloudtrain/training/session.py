@@ -106,7 +106,7 @@ def stop(remote: Remote, layout: Layout, session: Session, *, grace_s: int = 20)
     """End everything the session started, and its screen; return how it ended.
 
     Every process of it gets TERM, and KILL after `grace_s` seconds. A session that
-    ended before stays as it was.
+    ended before stays as it was; one that was interrupted will not go on.
     """
     folder = layout.session(session.number)
     result = remote.script(script("session-stop.sh"), folder, str(grace_s), timeout=grace_s + 60)
@@ -133,9 +133,9 @@ def parse_session(line: str, layout: Layout) -> tuple[Session, str]:
     Raises `StepError` when the machine's answer is something else.
     """
     fields = line.rstrip("\n").split("\t")
-    if len(fields) != 8 or not fields[0].isdigit():
+    if len(fields) != 9 or not fields[0].isdigit():
         raise StepError(f"the machine gave a strange answer about a session: `{line.strip()[:200]}`")
-    number, kind, state, screen, run_dir, began, ended, code = fields
+    number, kind, state, screen, run_dir, began, ended, code, stopped = fields
     session = Session(
         number=int(number),
         screen=screen,
@@ -145,6 +145,7 @@ def parse_session(line: str, layout: Layout) -> tuple[Session, str]:
         started=_time(began),
         ended=_time(ended),
         exit_code=int(code) if code else None,
+        stopped=bool(stopped),
     )
     return session, kind
 

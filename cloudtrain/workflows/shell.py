@@ -37,7 +37,7 @@ def show_log(
     with connect_run(folder) as remote:
         session = _newest(remote, layout_on(remote, folder))
         session = training.follow(remote, session, line, lines=lines, until_end=follow)
-    reporter.emit(Note(f"session {session.number:03d} is {session.state}"))
+    reporter.emit(Note(f"session {session.number:03d} is {session.how}"))
     return session
 
 
@@ -53,7 +53,7 @@ def attach(
         session = _newest(remote, layout_on(remote, folder))
     if session.state != "running":
         raise UsageError(
-            f"session {session.number:03d} is {session.state}", hint="`cloudtrain logs` shows its output"
+            f"session {session.number:03d} is {session.how}", hint="`cloudtrain logs` shows its output"
         )
     if sink is not None:
         command = training.attach_command(session) if session.screen else ["tail", "-F", session.log]

@@ -232,7 +232,7 @@ def _config_changes(context: Context, folder: RunFolder) -> tuple[str, ...]:
 def _unchanged(folder: RunFolder, session: Session, differs: tuple[str, ...]) -> Note:
     name = folder.record().name
     if not differs:
-        return Note(f"nothing to change: `{name}` is up, session {session.number:03d} is {session.state}")
+        return Note(f"nothing to change: `{name}` is up, session {session.number:03d} is {session.how}")
     return Note(
         f"nothing was changed; different here since: {', '.join(differs)}",
         hint="`cloudtrain train` pushes it and starts a new session",

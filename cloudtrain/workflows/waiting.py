@@ -251,4 +251,4 @@ def short(name: str) -> str:
 
 def _said(status: TrainingStatus) -> str:
     epochs = f", epoch {status.epoch} of {status.epochs}" if status.epoch else ""
-    return f"{status.session.state}{epochs}"
+    return f"{status.session.how}{epochs}"

@@ -6,8 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from cloudtrain.models.config import Config, Train
+from cloudtrain.models.run import Layout
 from cloudtrain.models.training import Session
+from cloudtrain.models.watching import GpuLoad
+from cloudtrain.ssh.remote import connect
 from cloudtrain.training.looking import Watcher, eta_s
+from tests.support.sshd import Sshd
 from tests.training.conftest import Bench
 
 HEAD = "epoch,time,train/box_loss,metrics/mAP50(B)\n"
@@ -85,3 +89,28 @@ def test_without_results_the_machine_is_seen_all_the_same(bench: Bench) -> None:
     assert curves.epochs == ()
     assert eta_s(status, curves) is None
     assert readings.cpus > 0
+
+
+SMI = """#!/bin/sh
+# Answers as NVIDIA's program does with --format=csv,noheader,nounits: what a GPU cannot tell is [N/A].
+[ "$1" = --query-gpu=utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw,name ] || exit 2
+[ "$2" = --format=csv,noheader,nounits ] || exit 2
+echo '97, 8123, 15360, 64, 68.21, Tesla T4'
+echo '[N/A], 40000, 143771, 31, [Not Supported], NVIDIA H200, MIG 1g'
+"""
+
+
+def test_each_gpu_is_read_and_what_it_cannot_tell_is_unknown(sshd: Sshd, layout: Layout) -> None:
+    programs = sshd.folder / "bin"
+    programs.mkdir()
+    (programs / "nvidia-smi").write_text(SMI)
+    (programs / "nvidia-smi").chmod(0o755)
+    sshd.stop()
+    sshd.path = f"{programs}:{sshd.path}"
+    sshd.start()
+    with connect(sshd.target) as remote:
+        readings = Watcher(remote, layout, config()).look()[1]
+    assert readings.gpus == (
+        GpuLoad("Tesla T4", 97, 8123, 15360, 64, 68.21),
+        GpuLoad("NVIDIA H200, MIG 1g", None, 40000, 143771, 31, None),
+    )

@@ -131,10 +131,15 @@ def test_stop_kills_what_does_not_listen_and_its_children(bench: Bench) -> None:
     bench.until(session, "ready")
     far = int(Path(bench.layout.project, "far").read_text())
     ended = stop(bench.remote, bench.layout, session, grace_s=1)
-    assert (ended.state, ended.exit_code) == ("failed", 137)
+    assert (ended.state, ended.exit_code, ended.how) == ("failed", 137, "stopped")
     assert gone(far)
     assert SLUG not in screens(bench)
     assert stop(bench.remote, bench.layout, session) == ended
+
+
+def test_what_failed_by_itself_was_not_stopped(bench: Bench) -> None:
+    failed = bench.end(bench.start("exit 3"))
+    assert (failed.how, stop(bench.remote, bench.layout, failed).how) == ("failed", "failed")
 
 
 def test_only_the_session_that_is_meant_is_stopped(bench: Bench) -> None:
@@ -188,15 +193,15 @@ def test_killed_altogether_is_interrupted(bench: Bench) -> None:
     for who in ("supervisor", "trainer"):
         os.kill(bench.pid(session, who), signal.SIGKILL)
     ended = bench.end(session)
-    assert (ended.state, ended.ended) == ("interrupted", None)
-    assert stop(bench.remote, bench.layout, session) == ended
+    assert (ended.state, ended.ended, ended.how) == ("interrupted", None, "interrupted")
+    assert stop(bench.remote, bench.layout, session).how == "stopped"
 
 
 def test_stop_ends_what_lost_its_supervisor(bench: Bench) -> None:
     session = bench.start("echo ready; exec sleep 1000")
     bench.until(session, "ready")
     os.kill(bench.pid(session, "supervisor"), signal.SIGKILL)
-    assert stop(bench.remote, bench.layout, session).state == "interrupted"
+    assert stop(bench.remote, bench.layout, session).how == "stopped"
 
 
 @pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGSTOP])
