@@ -17,7 +17,12 @@ first() {
 }
 holds() { if "$@" >/dev/null 2>&1; then echo 1; else echo 0; fi; }
 is_container() {
-  [ -e /.dockerenv ] || [ -e /run/.containerenv ] ||
+  # systemd says what it was booted in; under cgroup v2 that is all a pod or an LXC shows.
+  case "$(cat /run/systemd/container 2>/dev/null || tr '\0' '\n' </proc/1/environ 2>/dev/null | sed -n 's/^container=//p')" in
+    '' | systemd-nspawn | wsl) ;;
+    *) return 0 ;;
+  esac
+  [ -e /.dockerenv ] || [ -e /run/.containerenv ] || [ -d /var/run/secrets/kubernetes.io ] ||
     grep -qE 'docker|kubepods|containerd|lxc' /proc/1/cgroup
 }
 cloud_init_runs() { command -v cloud-init && [ -d /run/cloud-init ]; }

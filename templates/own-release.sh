@@ -27,6 +27,15 @@ boxes() {
   [[ $2 != remove ]] || "${engine[@]}" image rm --force "cloudtrain/$1" >/dev/null 2>&1
 }
 
+# lists: put back what apt's archives were before `mirrors.apt`, where we may.
+lists() {
+  local file as_root=()
+  [[ $(id -u) == 0 ]] || as_root=(sudo -n)
+  for file in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+    [[ ! -e $file.before-cloudtrain ]] || "${as_root[@]}" mv -f -- "$file.before-cloudtrain" "$file" 2>/dev/null
+  done
+}
+
 # quit DIR: close the session's window, if it has one.
 quit() {
   [[ -s $1/screen ]] && command -v screen >/dev/null || return
@@ -63,7 +72,10 @@ main() {
     chmod -R u+rwX "$root" 2>/dev/null
     rm -rf -- "$root" || exit 7
     # Tools that runs share go with the last of them.
-    compgen -G "$HOME/cloudtrain/*/" >/dev/null || rm -rf -- "$HOME/.cloudtrain" "$HOME/cloudtrain/.locks"
+    if ! compgen -G "$HOME/cloudtrain/*/" >/dev/null; then
+      rm -rf -- "$HOME/.cloudtrain" "$HOME/cloudtrain/.locks"
+      lists
+    fi
     rmdir "$HOME/cloudtrain" 2>/dev/null
   fi
   exit 0

@@ -8,6 +8,7 @@ files. Never two of them on one machine: mixing sources is a classic breakage.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from cloudtrain.bootstrap.step import Step
@@ -59,6 +60,15 @@ def uses_gpu(config: Config) -> bool:
     return str(config.train.args.get("device", "")) != "cpu" and config.environment.torch != "none"
 
 
+def gpus_meant(config: Config) -> str:
+    """Return the numbers of the GPUs that the training is to use, with spaces between; empty for all."""
+    gpus, device = config.train.gpus or "", str(config.train.args.get("device", ""))
+    if gpus.isdigit():
+        return " ".join(str(number) for number in range(int(gpus)))
+    asked = gpus if gpus.startswith("[") else "" if "-" in device else device
+    return " ".join(re.findall(r"\d+", asked))
+
+
 def driver_installable(config: Config, facts: Facts) -> bool:
     """Whether the driver step can do its work here at all."""
     return facts.privileged and _source(config, facts) is not None
@@ -107,6 +117,7 @@ def _apply(config: Config, facts: Facts, plan: DriverPlan, source: Source | None
     return render(
         "step-driver.sh.j2",
         source=source,
+        ours=config.provider != "ssh",
         # Where Ubuntu has no module for the running kernel, NVIDIA's archive compiles one.
         repository=repository(config, facts) if source == "nvidia" or config.cuda.driver == "auto" else None,
         flavour=plan.flavour,

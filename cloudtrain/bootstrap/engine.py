@@ -68,7 +68,7 @@ def converge(
         missing = [s.name for s in chosen if s.name not in checked or not checked[s.name].ok]
         stage.outcome = f"{len(chosen) - len(missing)} of {len(chosen)} hold"
     if dry_run:
-        return tuple(_planned(step, checked[step.name], layout) for step in chosen)
+        return tuple(_planned(step, checked[step.name]) for step in chosen)
     work = _Work(remote, chosen, layout, timeline, checked, project_ready, workers, apply)
     return work.run()
 
@@ -88,11 +88,11 @@ def _checkable(step: Step, ready: threading.Event | None) -> bool:
     return not step.waits_for_project or ready is None or ready.is_set()
 
 
-def _planned(step: Step, checked: Checked, layout: Layout) -> StepReport:
+def _planned(step: Step, checked: Checked) -> StepReport:
     if checked.ok:
         return StepReport(step.name, "satisfied", 0.0)
     why = step.reason + (f" ({checked.said})" if checked.said else "")
-    by_hand = f"; as root: {owner_commands(step, layout)}" if step.root else ""
+    by_hand = (f"; as root: {step.by_hand}" if step.by_hand else "; needs root") if step.root else ""
     return StepReport(step.name, "pending", 0.0, why + by_hand)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from pathlib import PurePosixPath
 
-from cloudtrain.bootstrap.driver import uses_gpu
+from cloudtrain.bootstrap.driver import gpus_meant, uses_gpu
 from cloudtrain.bootstrap.step import Step
 from cloudtrain.models import container
 from cloudtrain.models.config import Config
@@ -64,6 +64,7 @@ def _gpu(config: Config, facts: Facts, layout: Layout) -> Step | None:
             mark=mark,
             of=of,
             container=True,
+            meant=gpus_meant(config),
         ),
         needs=("driver", "docker", "toolkit", "image"),
         lock="env",

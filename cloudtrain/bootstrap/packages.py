@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from cloudtrain.bootstrap.driver import driver_installable, driver_wanted, uses_gpu
+from cloudtrain.bootstrap.driver import driver_installable, driver_wanted, gpus_meant, uses_gpu
 from cloudtrain.bootstrap.environment import (
     Index,
     digest,
@@ -51,8 +51,12 @@ class Target:
 
     @property
     def exports(self) -> str:
-        """Bash that chooses the package index."""
-        return Index(self.index).exports
+        """Bash that chooses the package index, and keeps the user's own packages out of our environment.
+
+        In one of conda, ~/.local comes before its own packages.
+        """
+        own = "export PYTHONNOUSERSITE=1\n" if self.managed else ""
+        return own + Index(self.index).exports
 
 
 def target(config: Config, facts: Facts, layout: Layout) -> Target:
@@ -114,6 +118,7 @@ def install(place: Target, name: str, reason: str, asked: tuple[str, ...]) -> St
             index=place.exports,
             install=place.install,
             words=shlex.join(asked),
+            private=any(re.search(r"://[^/\s]*@", spec) for spec in asked),
             mark=mark,
             asked=shlex.quote(wanted),
         ),
@@ -265,11 +270,12 @@ def _gpu(config: Config, facts: Facts, place: Target) -> Step | None:
         check=f'[ "$(cat {shlex.quote(mark)} 2>/dev/null)" = "$({of})" ]',
         apply=render(
             "step-gpu.sh.j2",
-            command=shlex.quote(place.python),
+            command=f"{'PYTHONNOUSERSITE=1 ' if place.managed else ''}{shlex.quote(place.python)}",
             engine=False,
             mark=mark,
             of=of,
             container=facts.container,
+            meant=gpus_meant(config),
         ),
         needs=("driver", "environment", "torch", "trainer", "requirements", "packages", "opencv"),
         lock="env",

@@ -125,7 +125,8 @@ def _base(config: Config, facts: Facts) -> Step:
         reason="programs that training and transfer need",
         check=f"missing=()\n{missing}\n"
         '[ -z "${missing[*]}" ] || { echo "missing: ${missing[*]}"; exit 1; }'
-        + (_WHOLE if facts.apt else ""),
+        # On a machine of the user's own it may have been so for years.
+        + (_WHOLE if facts.apt and config.provider != "ssh" else ""),
         apply=render("step-base.sh.j2", packages=packages),
         needs=("cloud-init", "apt-mirror"),
         root=True,

@@ -71,7 +71,17 @@ PCI: dict[str, tuple[str, tuple[int, int]]] = {
     "2901": ("NVIDIA B200", (10, 0)),
 }
 """PCI device id (vendor 10de) to name and compute capability, as the PCI ID database and
-NVIDIA's CUDA GPU list have them. An id that is not here is taken for Turing or newer."""
+NVIDIA's CUDA GPU list have them. What is not here is told by `_BELOW`."""
+
+_BELOW: tuple[tuple[int, tuple[int, int]], ...] = (
+    (0x1340, (3, 0)),  # Kepler and older
+    (0x15F0, (5, 0)),  # Maxwell
+    (0x1600, (6, 0)),  # Pascal: GP100
+    (0x1B00, (5, 2)),  # Maxwell
+    (0x1D80, (6, 1)),  # Pascal
+    (0x1E00, (7, 0)),  # Volta
+)
+"""Below which device id which generation's chips lie (PCI ID database); from 1e00 on Turing and newer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,15 @@ def compute_of(gpu: Gpu) -> tuple[int, int] | None:
     """Return the compute capability the driver reported, or the table's; None if unknown."""
     if gpu.compute is not None:
         return gpu.compute
-    return next((compute for name, compute in PCI.values() if name == gpu.name), None)
+    known = next((compute for name, compute in PCI.values() if name == gpu.name), None)
+    return known or _by_id(gpu.name)
+
+
+def _by_id(name: str) -> tuple[int, int] | None:
+    prefix, _, device = name.rpartition("10de:")
+    if not prefix:
+        return None
+    return next((compute for end, compute in _BELOW if int(device, 16) < end), None)
 
 
 def driver_major(gpus: tuple[Gpu, ...]) -> int | None:

@@ -54,6 +54,8 @@ def build_command(
         "YOLO_CONFIG_DIR": config_dir(layout),
         "YOLO_AUTOINSTALL": "false",
     }
+    if config.runtime == "host" and config.environment.manager != "existing":
+        env["PYTHONNOUSERSITE"] = "1"  # in an environment of conda, ~/.local comes before its own packages
     if dataset_yaml is not None:
         env["CLOUDTRAIN_DATA_YAML"] = dataset_yaml
     if model.startswith("/"):

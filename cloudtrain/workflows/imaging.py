@@ -6,6 +6,7 @@ it came: before cleaning it converges again, after it only the image is missing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -84,7 +85,11 @@ def secrets_of(config: Config) -> tuple[str, ...]:
     """
     addresses: list[str | None] = [getattr(config.mirrors, one.name) for one in fields(config.mirrors)]
     parts = [urlsplit(one) for one in addresses if one]
+    parts += [urlsplit(spec[spec.find("://") + 1 :]) for spec in config.environment.packages if "://" in spec]
     found = [part.password or part.username for part in parts]
+    found += [
+        token for part in parts for token in re.findall(r"^/t/([^/]+)/", part.path)
+    ]  # a channel's, in conda
     return tuple(dict.fromkeys(word for one in found if one for word in (one, unquote(one))))
 
 

@@ -92,8 +92,11 @@ def settle(
     if kept:
         kept.result()
     pushes = [*(code.result() if code else ()), *(data.result() if data else ())]
+    done = reports.result()
+    if any(report.outcome == "changed" for report in done):
+        found = facts.gather(remote)  # a driver, a screen: a session must not start as if they were not there
     python = bootstrap.environment_python(context.config, found, layout)
-    settled = Settled(found, layout, python, reports.result(), tuple(pushes))
+    settled = Settled(found, layout, python, done, tuple(pushes))
     if push:
         _say_limits(context, settled)
     return settled

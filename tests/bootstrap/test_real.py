@@ -272,6 +272,22 @@ def test_the_password_of_a_channel_is_in_no_argument(
     assert not list(Path(tempfile.gettempdir()).glob("cloudtrain-wanted*"))
 
 
+@pytest.mark.parametrize("manager", ["uv", "venv"])
+def test_the_token_of_a_package_is_in_no_argument(
+    manager: str, remote: Remote, layout: Layout, found: Facts, index: str
+) -> None:
+    where = index.replace("//", "//tok3n@") + "/simple/cloudtrain-tiny/cloudtrain_tiny-1.1-py3-none-any.whl"
+    config = small(manager, index)
+    config = replace(
+        config, environment=replace(config.environment, packages=(f"cloudtrain-tiny @ {where}",))
+    )
+    chosen = steps(config, found, layout)
+    assert '-r "$wanted"' in next(step.apply for step in chosen if step.name == "packages")
+    assert go(remote, layout, chosen)["packages"] == "changed"
+    assert version(remote, environment_python(config, found, layout)) == "1.1"
+    assert "tok3n" not in Path(layout.logs, "packages.log").read_text()
+
+
 def test_a_mirror_of_the_builds_of_python(remote: Remote, layout: Layout, found: Facts, index: str) -> None:
     config = replace(
         small("uv", index, python_builds=f"{index}/builds/"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -303,3 +306,61 @@ def test_environment_python(environment: Environment, python: str) -> None:
 )
 def test_distribution(spec: str, name: str | None) -> None:
     assert distribution(spec) == name
+
+
+def test_kernel_and_driver_are_held_where_the_machine_is_ours_alone() -> None:
+    ours = of("ubuntu-24.04-bare")["driver"].apply
+    theirs = of("ubuntu-24.04-bare", replace(CONFIGS["default"], provider="ssh"))["driver"].apply
+    assert 'apt-mark hold "${packages[@]}" "${newest[@]}"' in ours
+    assert "nvidia-uninstall --silent" in ours
+    assert "apt-mark" not in theirs
+    assert "linux-modules-nvidia-580-server-open-${name#linux-image-}" in theirs
+    assert "sudo nvidia-uninstall" in theirs
+    for text in (ours, theirs):
+        assert "--allow-change-held-packages" in text  # else what one run held, no other could mend
+
+
+TORCH = """
+__version__ = "2.9.0"
+class cuda:
+    is_available = staticmethod(lambda: True)
+    device_count = staticmethod(lambda: 4)
+    get_device_name = staticmethod(lambda number: "RTX A5000")
+    get_device_capability = staticmethod(lambda number: (8, 6))
+class Ones:
+    def __matmul__(self, other): return self
+    def __getitem__(self, place): return 64.0
+def ones(*size, device):
+    print("used", device)
+    if device in {full}: raise RuntimeError("CUDA out of memory. Tried to allocate 2 MiB")
+    if device in {wrong}: raise RuntimeError("CUDA error: no kernel image is available for execution")
+    return Ones()
+"""
+
+
+@pytest.mark.parametrize(
+    ("gpus", "full", "wrong", "code", "said"),
+    [
+        ("[1, 2]", [], [], 0, ""),
+        ("[1]", ["cuda:0"], [], 0, ""),
+        ("all", ["cuda:0"], [], 0, "@note cuda:0 (RTX A5000) is full of somebody else's work"),
+        ("[3]", ["cuda:3"], [], 1, "choose others with train.gpus"),
+        ("2", [], ["cuda:1"], 1, "RTX A5000 (sm_86) cannot run this build of PyTorch 2.9.0"),
+    ],
+)
+def test_only_the_gpus_that_are_meant_are_proven(
+    gpus: str, full: list[str], wrong: list[str], code: int, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text(TORCH.replace("{full}", repr(full)).replace("{wrong}", repr(wrong)))
+    chosen = Config(
+        environment=Environment(manager="existing", python=sys.executable), train=Train(gpus=gpus)
+    )
+    text = of("t4-four", chosen)["gpu"].apply.replace(LAYOUT.root, str(tmp_path))
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(["bash", "-c", text], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert said in done.stdout + done.stderr
+    if gpus.startswith("["):
+        assert {f"cuda:{number}" for number in range(4) if f"used cuda:{number}" in done.stdout} == {
+            f"cuda:{number}" for number in json.loads(gpus)
+        }

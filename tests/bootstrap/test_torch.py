@@ -106,5 +106,33 @@ def test_pci_ids() -> None:
     assert compute_of(from_pci("1EB8")) == (7, 5)
     assert from_pci("ffff").name == "NVIDIA GPU 10de:ffff"
     assert compute_of(from_pci("ffff")) is None
+
+
+@pytest.mark.parametrize(
+    ("device", "compute"),
+    [
+        ("1180", (3, 0)),  # GTX 680
+        ("17c8", (5, 0)),  # GTX 980 Ti, by its range alone
+        ("15f7", (6, 0)),  # P100 12 GB
+        ("1bb3", (6, 1)),  # P4
+        ("1b06", (6, 1)),  # GTX 1080 Ti
+        ("1d81", (7, 0)),  # Titan V
+        ("1df6", (7, 0)),  # V100S
+    ],
+)
+def test_an_old_gpu_that_no_table_names_is_told_by_its_number(device: str, compute: tuple[int, int]) -> None:
+    found = compute_of(from_pci(device))
+    assert found is not None
+    assert found[0] == compute[0]
+    plan = driver_plan((from_pci(device),))
+    assert (plan is None) == (compute < (5, 0))
+    assert plan is None or not plan.open
+
+
+@pytest.mark.parametrize("device", ["1e04", "2204", "2684", "2b85"])  # RTX 2080 Ti, 3090, 4090, 5090
+def test_a_newer_one_gets_the_open_modules(device: str) -> None:
+    plan = driver_plan((from_pci(device),))
+    assert plan is not None
+    assert plan.open
     assert driver_major((Gpu("x"),)) is None
     assert all(len(device) == 4 and device == device.lower() for device in PCI)

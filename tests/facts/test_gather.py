@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from cloudtrain.facts import gather
 from cloudtrain.models.machine import Gpu
 from cloudtrain.paths import shipped
@@ -54,6 +56,7 @@ def test_our_own_tools_are_found_without_a_login_shell(remote: Remote, sshd: Ssh
     for name, folder in (("uv", ".cloudtrain/bin"), ("conda", ".cloudtrain/miniconda3/bin")):
         (sshd.home / folder).mkdir(parents=True)
         _program(sshd.home / folder, name, "exit 0")
+    (sshd.home / ".cloudtrain/miniconda3/.whole").touch()
     found = gather(remote)
     assert (found.uv, found.conda) == (
         shutil.which("uv", path=sshd.path) or f"{sshd.home}/.cloudtrain/bin/uv",
@@ -73,3 +76,21 @@ def test_shellcheck() -> None:
         ["shellcheck", "-s", "bash", str(path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root may change what lies under /run, for a shell of its own"
+)
+@pytest.mark.parametrize(
+    ("booted", "container"), [("lxc", "1"), ("docker", "1"), ("systemd-nspawn", "0"), ("wsl", "0"), ("", "0")]
+)
+def test_what_systemd_was_booted_in_tells_a_container(booted: str, container: str) -> None:
+    """Under cgroup v2 the group of process 1 tells nothing."""
+    hidden = "mount -t tmpfs none /run && mkdir /run/systemd"
+    said = f"printf %s {booted} >/run/systemd/container"
+    script = f"{hidden}; {said}; exec bash {shipped('templates') / 'facts.sh'}"
+    words = ["unshare", "--mount", "--propagation", "private", "bash", "-c", script]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    if Path("/.dockerenv").exists():
+        container = "1"
+    assert f"\ncontainer={container}\n" in done.stdout

@@ -329,10 +329,12 @@ def test_a_key_that_contradicts_the_users_known_hosts_is_a_mismatch(
     (tmp_path / "known").write_text(f"[127.0.0.1]:{sshd.port} {other}\n")
     ssh_config.write_text(f"Host *\n  StrictHostKeyChecking no\n  UserKnownHostsFile {tmp_path}/known\n")
     yes = Answers(answer=True)
-    with pytest.raises(HostKeyMismatch, match="knows it by"):
+    with pytest.raises(HostKeyMismatch, match="knows it by") as caught:
         take(SshProvider((host_of(sshd, fingerprint=None),), confirm=yes), folder)
     assert yes.asked == []
     assert sshd.handshakes() == 0
+    assert f"`fingerprint: {fingerprint(sshd.host_key.public)}`" in caught.value.hint
+    assert take(SshProvider((host_of(sshd),)), folder)  # with what the hint says
 
 
 def test_proxyjump_is_gone_through_by_the_users_configuration(

@@ -74,21 +74,25 @@ class Road:
         """The environment of a command."""
         return {**os.environ, "CLOUDTRAIN_HOME": str(self.home), "COLUMNS": "200", **self.env}
 
-    def start(self, *args: str, gate: Path | None = None) -> subprocess.Popen[str]:
-        """Start a command without waiting for it; behind a gate (a FIFO) it waits for a line first."""
+    def start(self, *args: str, gate: Path | None = None, said: Path | None = None) -> subprocess.Popen[str]:
+        """Start a command without waiting for it; behind a gate (a FIFO) it waits for a line first.
+
+        What it says goes to `said` where that is given, to be read while it runs.
+        """
         command = [sys.executable, "-m", self.module, *args]
         if gate is not None:
             command = ["/bin/sh", "-c", 'read -r _ < "$0" && exec "$@"', str(gate), *command]
-        return subprocess.Popen(
-            command,
-            cwd=self.project,
-            env=self.environ(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        with (said or Path(os.devnull)).open("w") as file:
+            return subprocess.Popen(
+                command,
+                cwd=self.project,
+                env=self.environ(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE if said is None else file,
+                text=True,
+                start_new_session=True,
+            )
 
     def call(
         self, *args: str, code: int | None = 0, timeout: float = 120

@@ -98,19 +98,20 @@ def test_with_the_laptop_away_it_goes_on_at_a_new_address_and_finishes(way: Road
 
 
 def test_run_waits_the_reclaim_out_and_shows_it(way: Road) -> None:
-    run = way.start("run", "-y", "--market", "spot")
+    said = way.root / "said"
+    run = way.start("run", "-y", "--market", "spot", said=said)
     until(lambda: any((way.state / "home").glob("i-*/cloudtrain/*/sessions/001/secured")), timeout=60)
     reclaim(way, *way.alive(), notice_s=NOTICE_S)
     until(lambda: machine(way)["state"] == "stopped", timeout=60)
     status = way.call("status").stdout
     assert "EC2 took it back" in status
+    until(lambda: "EC2 took i-" in said.read_text())
     give_back(way)
     until(lambda: len(starts(way)) == 2, timeout=60)
     next(disk(way).glob("cloudtrain/*/project")).joinpath("enough").touch()
-    out, err = run.communicate(timeout=120)
+    out, err = run.communicate(timeout=120)[0], said.read_text()
     assert run.returncode == 0, err
     assert "EC2 takes this spot machine back now" in err, err
-    assert "EC2 took i-" in err
     assert "the machine is back after" in err
     assert "the training goes on" in err or "the training went on" in err  # it may end between two looks
     assert "of work were lost" in err

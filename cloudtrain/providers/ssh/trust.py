@@ -38,7 +38,8 @@ def trusted_key(
             raise HostKeyMismatch(
                 f"{label} answered with another host key than this computer knows it by: "
                 f"{fingerprint(key)}; nothing was sent to it",
-                hint=f"somebody may be in between; if it is new, `ssh-keygen -R {target.address}` forgets the old key",
+                hint="somebody may be in between; if its owner says that this is its new key, "
+                f"write `fingerprint: {fingerprint(key)}` beside its address",
             )
         first = first or key
         if not known:
