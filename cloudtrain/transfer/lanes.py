@@ -129,12 +129,13 @@ class Lanes:
     def _wait(self) -> bool:
         """Wait for a moment; True when there is nothing more to wait for."""
         with self._change:
-            return self._change.wait_for(lambda: self._left == 0 or self._error is not None, self.tick)
+            # A handshake that is over is not to wait.
+            tick = self.tick / 5 if self._waiting else self.tick
+            return self._change.wait_for(lambda: self._left == 0 or self._error is not None, tick)
 
     def _greet(self, line: SharedLine) -> None:
         """Use a line whose handshake is over."""
         if line.ready:
-            self._retired.set()
             for _ in range(LANES_A_LINE):
                 self._spawn(self._drive, line)
             self._restart()
@@ -214,6 +215,9 @@ class Lanes:
                     if not sent:
                         return
                     lane.answer()
+                    if retired is None:
+                        # Not before: until something has come through, the line would be idle.
+                        self._retired.set()
                     self._arrived(sent.popleft())
             except CloudtrainError as error:
                 troubles.append(error)

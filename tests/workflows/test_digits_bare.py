@@ -1,4 +1,4 @@
-"""The digits example on a bare machine, from nothing to training: asked for by DIGITS_BARE=1, 3 GB."""
+"""The digits example on a bare machine, from nothing to training: part of make test-all, 3 GB; by itself with DIGITS_BARE=1."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ import pytest
 
 from tests.support.nspawn import left_of, require_nspawn
 from tests.support.road import Road, home
+from tests.support.thorough import THOROUGH
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
 pytestmark = [
-    pytest.mark.skipif(not os.environ.get("DIGITS_BARE"), reason="installs PyTorch: set DIGITS_BARE=1"),
+    pytest.mark.skipif(
+        not (THOROUGH or os.environ.get("DIGITS_BARE")),
+        reason="installs PyTorch: make test-all, or DIGITS_BARE=1",
+    ),
     pytest.mark.timeout(3600),
 ]
 
