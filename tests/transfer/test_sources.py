@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import os
 import shutil
 import subprocess
 import tarfile
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import yaml
 
 from cloudtrain.errors import CloudError, TransferError, UsageError
 from cloudtrain.models.config import Config, Dataset
@@ -215,3 +217,57 @@ def test_only_one_source(base: Path) -> None:
         found(Dataset(source="https://x.example/a.zip", command="true"), base)
     with pytest.raises(UsageError, match="https:// or s3://"):
         found(Dataset(source="ftp://x.example/a.zip"), base)
+
+
+def archive_of(base: Path, files: dict[str, str]) -> DatasetSource:
+    """Pack files into `set.zip`; return it as the configured dataset."""
+    with zipfile.ZipFile(base / "set.zip", "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return found(Dataset(path="set.zip"), base)
+
+
+@pytest.mark.parametrize("machine", ["rsync", also("tar")], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "text", "root", "train"),
+    [
+        ("ds/data.yaml", "train: images\nval: images\n", "ds", "images"),
+        ("data.yaml", "path: coco\ntrain: images\nval: images\n", "coco", "images"),
+        ("ds/data.yaml", "path: coco\ntrain: images\nval: [images]\n", "ds/coco", "images"),
+        ("ds/data.yaml", "path: /kaggle/input/ds\ntrain: images\nval: images\n", "ds", "images"),
+        ("ds/data.yaml", "path: ds\ntrain: images\nval: images\n", "ds", "images"),
+        ("data.yaml", "train: ../images\nval: ../images\n", "", "images"),
+        ("ds/cfg/data.yaml", "train: ../images\nval: ../images\n", "ds/cfg", "../images"),
+        ("ds/cfg/data.yaml", "path: ..\ntrain: images\nval: ../images\n", "ds", "images"),
+    ],
+)
+def test_data_yaml_points_to_the_images_after_every_push(
+    line: Remote, layout: Layout, base: Path, seen: Seen, name: str, text: str, root: str, train: str
+) -> None:
+    """What we wrote is not taken for what came, and a second push changes nothing."""
+    source = archive_of(base, {name: text, f"{root}/x".lstrip("/"): "", _images(root, train): "pixels"})
+    written = Path(layout.data) / "data.yaml"
+    stamps: set[int] = set()
+    for _ in range(3):
+        push_dataset(line, source, layout, seen)
+        document = yaml.safe_load(written.read_text())
+        assert document["path"] == f"{layout.data}/{root}".rstrip("/")
+        assert document["train"] == train
+        assert (Path(document["path"]) / document["train"] / "a.jpg").is_file()
+        stamps.add(written.stat().st_mtime_ns)
+    assert len(stamps) == 1
+
+
+def _images(root: str, train: str) -> str:
+    return os.path.normpath(f"{root}/{train}/a.jpg").lstrip("/")
+
+
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_a_command_that_writes_its_yaml_anew(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    """What it wrote since counts, not what we made of the one before."""
+    make = "mkdir -p ds/one ds/two; printf 'train: %s\\nval: %s\\n' "
+    push_dataset(line, found(Dataset(command=make + "one one > ds/data.yaml"), base), layout, seen)
+    assert yaml.safe_load((Path(layout.data) / "data.yaml").read_text())["train"] == "one"
+    push_dataset(line, found(Dataset(command=make + "two two > ds/data.yaml"), base), layout, seen)
+    document = yaml.safe_load((Path(layout.data) / "data.yaml").read_text())
+    assert (document["train"], document["path"]) == ("two", f"{layout.data}/ds")
