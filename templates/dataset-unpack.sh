@@ -22,6 +22,7 @@ here() { # program, its package
     done
 }
 unpack() {
+    export LC_ALL=C.UTF-8 # bsdtar and unzip write names only in letters that the locale has
     case "${archive,,}" in
     *.tar | *.tar.gz | *.tgz | *.tar.bz2 | *.tbz2 | *.tar.xz | *.txz)
         case "${archive,,}" in

@@ -165,6 +165,20 @@ def test_every_archive(line: Remote, layout: Layout, base: Path, seen: Seen, kin
     assert push_dataset(line, source, layout, seen).sent_files == 0
 
 
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+@pytest.mark.parametrize("kind", ["zip", "7z", "tar.zst"])
+def test_names_in_any_script(line: Remote, layout: Layout, base: Path, seen: Seen, kind: str) -> None:
+    if shutil.which("bsdtar") is None:
+        pytest.skip("bsdtar makes these archives, and unpacks them")
+    name = "Bïlder/grün 图.jpg"
+    (base / "raw" / name).parent.mkdir(parents=True)
+    (base / "raw" / name).write_text("x")
+    make = ["bsdtar", "-acf", str(base / f"set.{kind}"), "-C", str(base / "raw"), "."]
+    subprocess.run(make, check=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    push_dataset(line, found(Dataset(path=f"set.{kind}"), base), layout, seen)
+    assert contents(Path(layout.data)) == {name: b"x"}
+
+
 def escaping_zip(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("../../escaped", "x")
