@@ -5,6 +5,7 @@ Beside the pushed folders, in `<root>/manifests`, lie for each push
     <what>.names    every path that pushes put there: f, l or d, the path, NUL
     <what>.digest   `Tree.digest` of the last push that was compared
     <what>.parts    what broken pushes left of big files, and a list of what is good in each
+    dataset.unpacked  which archive, S3 folder or command data/ is of; no push file by file has it
 
 One round trip decides that nothing changed: the digest is the same here, and a
 `stat` of every file in `.names` hashes to what it must, so a file that somebody

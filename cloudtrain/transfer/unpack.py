@@ -42,7 +42,7 @@ def unpack(
         archive = f"{layout.root}/archives/{digest[:12]}-{name}"
         protocol = "http,https" if lent else "https"
         _ask(remote, "dataset-fetch", archive, source.sha256 or "", protocol, data=f"{address}\n".encode())
-    _ask(remote, "dataset-unpack", archive, layout.data, _marker(layout), digest)
+    _have(remote, "dataset-unpack", archive, layout.data, _marker(layout), digest)
     point_here(remote, layout)
 
 
@@ -51,13 +51,13 @@ def fetch_objects(remote: Remote, layout: Layout, lent: tuple[Lent, ...]) -> Non
     text = "".join(f"{one.path}\0{one.size}\0{one.version}\0" for one in lent)
     digest = hashlib.sha256(text.encode()).hexdigest()
     data = "".join(f"{one.path}\0{one.size}\0{one.address}\0" for one in lent if _below(one.path))
-    _ask(remote, "dataset-objects", layout.data, _marker(layout), digest, data=data.encode())
+    _have(remote, "dataset-objects", layout.data, _marker(layout), digest, data=data.encode())
     point_here(remote, layout)
 
 
 def run_command(remote: Remote, source: DatasetSource, layout: Layout) -> None:
     """Have the user's command fetch the data there, once. Raises `TransferError` with its words."""
-    _ask(remote, "dataset-command", layout.data, _marker(layout), source.tree.digest, source.where)
+    _have(remote, "dataset-command", layout.data, _marker(layout), source.tree.digest, source.where)
     point_here(remote, layout)
 
 
@@ -65,7 +65,14 @@ def _ask(remote: Remote, name: str, *args: str, data: bytes = b"") -> bytes:
     return exchange(remote, script(name), *args, feed=lambda sink: sink.write(data), silence=PATIENCE_S)
 
 
+def _have(remote: Remote, name: str, *args: str, data: bytes = b"") -> None:
+    """Have `layout.data` made into the source's, which goes wholly or not at all."""
+    text = script("dataset-lib", name)
+    exchange(remote, text, *args, feed=lambda sink: sink.write(data), silence=PATIENCE_S)
+
+
 def _marker(layout: Layout) -> str:
+    """Return the record of what `layout.data` holds: there is none after a push file by file."""
     return f"{layout.root}/manifests/dataset.unpacked"
 
 

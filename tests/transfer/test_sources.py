@@ -20,12 +20,14 @@ import pytest
 import yaml
 
 from cloudtrain.errors import CloudError, TransferError, UsageError
-from cloudtrain.models.config import Config, Dataset
+from cloudtrain.models.config import Config, Dataset, Train
+from cloudtrain.models.lent import Lent
 from cloudtrain.models.run import Layout
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.transfer.dataset import DatasetSource, inspect_dataset
 from cloudtrain.transfer.push import push_dataset
 from cloudtrain.transfer.scripts import script
+from cloudtrain.transfer.unpack import fetch_objects
 from cloudtrain.transfer.wire import exchange
 from tests.support.thorough import also
 from tests.transfer.conftest import Seen
@@ -285,3 +287,74 @@ def test_a_command_that_writes_its_yaml_anew(line: Remote, layout: Layout, base:
     push_dataset(line, found(Dataset(command=make + "two two > ds/data.yaml"), base), layout, seen)
     document = yaml.safe_load((Path(layout.data) / "data.yaml").read_text())
     assert (document["train"], document["path"]) == ("two", f"{layout.data}/ds")
+
+
+@pytest.mark.parametrize("machine", ["rsync", also("tar")], indirect=True)
+@pytest.mark.parametrize("kind", ["archive", "objects", "command"])
+def test_datasets_of_two_sources_are_not_mixed(
+    line: Remote, layout: Layout, base: Path, seen: Seen, kind: str, s3: Any
+) -> None:
+    """Fetched, then pushed file by file, then fetched again: never a file of the other."""
+    (base / "local").mkdir()
+    (base / "local" / "mine.csv").write_text("local")
+    with zipfile.ZipFile(base / "set.zip", "w") as archive:
+        archive.writestr("theirs.csv", "fetched")
+    s3.put_object(Bucket="data", Key="set/theirs.csv", Body=b"fetched")
+    local = inspect_dataset(Config(dataset=Dataset(path="local"), train=Train(kind="script")), base)
+    assert local is not None
+    fetched = {
+        "archive": Dataset(path="set.zip"),
+        "objects": Dataset(source="s3://data/set/"),
+        "command": Dataset(command="printf fetched > theirs.csv"),
+    }[kind]
+    source = found(fetched, base)
+    lent = lend("s3://data/set/") if kind == "objects" else ()
+    for _ in range(2):
+        push_dataset(line, source, layout, seen, lent=lent)
+        assert contents(Path(layout.data)) == {"theirs.csv": b"fetched"}
+        push_dataset(line, local, layout, seen)
+        assert contents(Path(layout.data)) == {"mine.csv": b"local"}
+        assert push_dataset(line, local, layout, seen).sent_files == 0
+
+
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_a_local_push_that_broke_is_no_archive(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    """The record of what is there goes before the first file of another source comes."""
+    source = archive_of(base, {"theirs.csv": "fetched"})
+    push_dataset(line, source, layout, seen)
+    exchange(
+        line,
+        script("push-lib", "push-lane"),
+        layout.data,
+        f"{layout.root}/manifests/dataset",
+        "digest",
+        "stat",
+    )
+    (Path(layout.data)).mkdir(exist_ok=True)
+    (Path(layout.data) / "mine.csv").write_text("half a push")
+    push_dataset(line, source, layout, seen)
+    assert contents(Path(layout.data)) == {"theirs.csv": b"fetched"}
+
+
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_a_broken_fetch_is_no_part_of_another(line: Remote, layout: Layout) -> None:
+    def fetch(*objects: tuple[str, int, str]) -> None:
+        fetch_objects(line, layout, tuple(Lent(path, size, url, path) for path, size, url in objects))
+
+    with pytest.raises(TransferError, match="did not come whole"):
+        fetch(("a/came", 0, ""), ("a/never", 5, "http://127.0.0.1:9/x"))
+    fetch(("b", 0, ""))
+    assert contents(Path(layout.data)) == {"b": b""}
+    assert not list(Path(layout.root).glob("data.fetching*"))
+
+
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_a_command_that_failed_goes_on(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    """It finds what it left; another command finds nothing of it."""
+    half = found(Dataset(command="echo x >> lines; [ $(wc -l < lines) = 2 ]"), base)
+    with pytest.raises(TransferError):
+        push_dataset(line, half, layout, seen)
+    push_dataset(line, half, layout, seen)
+    assert contents(Path(layout.data)) == {"lines": b"x\nx\n"}
+    push_dataset(line, found(Dataset(command="touch other"), base), layout, seen)
+    assert contents(Path(layout.data)) == {"other": b""}
