@@ -42,19 +42,30 @@ free() { df -Pk "$new" | awk 'NR == 2 { print $4 }'; }
 new="$data.unpacking"
 rm -rf "$new"
 mkdir -p "$new"
-# A bomb is told by what it does to the disk: a hundred times its own size and a GB, or no room left.
+# A bomb is told by what it takes of the disk: a hundred times its own size and a GB, or no room left. What
+# the whole disk lost is cheap to ask, but others write to it too: only the folder itself can convict.
 before=$(free) limit=$(($(stat -c %s "$archive") * 100 / 1024 + 1048576))
+stop() { # why, exit code
+    kill -KILL -- "-$job" 2> /dev/null || :
+    wait "$job" 2> /dev/null || :
+    rm -rf "$new"
+    echo "$1" >&2
+    exit "$2"
+}
+check() {
+    local now size
+    now=$(free)
+    [ "$now" -ge 65536 ] || stop "No space left on device: $archive" 69
+    [ $((before - now)) -gt "$limit" ] || return 0
+    size=$(du -sk "$new" 2> /dev/null | cut -f 1)
+    [ "${size:-0}" -le "$limit" ] || stop 'the archive unpacks to more than a hundred times its size: refused' 70
+    before=$((now + ${size:-0}))
+}
 set -m
 unpack & job=$!
 set +m
 while kill -0 "$job" 2> /dev/null; do
-    now=$(free)
-    if [ $((before - now)) -gt "$limit" ] || [ "$now" -lt 65536 ]; then
-        kill -KILL -- "-$job" 2> /dev/null || :
-        rm -rf "$new"
-        if [ "$now" -lt 65536 ]; then echo "No space left on device: $archive" >&2; exit 69; fi
-        echo 'the archive unpacks to more than a hundred times its size: refused' >&2; exit 70
-    fi
+    check
     sleep 0.2
 done
 wait "$job" || { code=$?; rm -rf "$new"; exit "$code"; }

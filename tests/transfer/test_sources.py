@@ -23,14 +23,15 @@ from cloudtrain.errors import CloudError, TransferError, UsageError
 from cloudtrain.models.config import Config, Dataset, Train
 from cloudtrain.models.lent import Lent
 from cloudtrain.models.run import Layout
-from cloudtrain.ssh.remote import Remote
+from cloudtrain.ssh.remote import Remote, connect
 from cloudtrain.transfer.dataset import DatasetSource, inspect_dataset
 from cloudtrain.transfer.push import push_dataset
 from cloudtrain.transfer.scripts import script
 from cloudtrain.transfer.unpack import fetch_objects
 from cloudtrain.transfer.wire import exchange
+from tests.support.sshd import Sshd
 from tests.support.thorough import also
-from tests.transfer.conftest import Seen
+from tests.transfer.conftest import Seen, without
 from tests.transfer.test_dataset import make_dataset
 from tests.transfer.test_push import contents
 
@@ -226,6 +227,25 @@ def test_a_bomb(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
         push_dataset(line, found(Dataset(path="bomb.zip"), base), layout, seen)
     assert not Path(layout.data).exists()
     assert not Path(f"{layout.data}.unpacking").exists()
+
+
+def test_a_good_archive_while_the_machine_installs_things(tmp_path: Path, base: Path, seen: Seen) -> None:
+    """What others take of the disk meanwhile is not the archive's."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    unpacker = programs / "unzip"
+    unpacker.write_text(f'#!/bin/sh\nfallocate -l 1200M {tmp_path}/installed\nsleep 1\n/usr/bin/unzip "$@"\n')
+    unpacker.chmod(0o755)
+    server = Sshd(tmp_path / "own", path=without(tmp_path / "bin", "bsdtar", "unzip")).start()
+    (tmp_path / "bin" / "unzip").symlink_to(unpacker)
+    try:
+        with connect(server.target) as line:
+            layout = Layout(f"{server.home}/r")
+            push_dataset(line, archive_of(base, {"a.csv": "1"}), layout, seen)
+            assert contents(Path(layout.data)) == {"a.csv": b"1"}
+    finally:
+        server.stop()
+        (tmp_path / "installed").unlink(missing_ok=True)
 
 
 def test_only_one_source(base: Path) -> None:
