@@ -8,6 +8,7 @@ which sends what differs in them, where both ends have it.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import time
@@ -108,7 +109,7 @@ class Mirror:
         size = sum(entry.size for entry in moving)
         meter = Meter(self.reporter, f"push {self.what}", size, files=len(moving))
         others = [entry for entry in tree.entries if entry.kind != "file"]
-        asked = self.begin(lane, tree, wrong)
+        asked = self.begin(lane, tree, moving, wrong)
         if size <= INLINE:
             for batch in batches([*others, *moving], INLINE // 2):
                 lane.send(batch, Squeeze())
@@ -127,11 +128,12 @@ class Mirror:
         return still and word == "same"
 
     @staticmethod
-    def begin(lane: Lane, tree: Tree, wrong: tuple[Entry, ...]) -> int:
-        """Say what belongs there; return how many answers will come."""
+    def begin(lane: Lane, tree: Tree, moving: list[Entry], wrong: tuple[Entry, ...]) -> int:
+        """Say what belongs there, and which parts are of use; return how many answers will come."""
         if wrong:
             lane.say("drop", b"".join(entry.raw + b"\0" for entry in wrong))
-        lane.say("begin", tree.names)
+        ids = b"".join(b"p%s\0" % _id(entry).encode() for entry in moving if entry.size >= BIG)
+        lane.say("begin", tree.names + gzip.compress(ids, mtime=0))
         return 1 + bool(wrong)
 
     def carry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import threading
 from pathlib import Path
@@ -15,6 +16,8 @@ from cloudtrain.models.run import Layout
 from cloudtrain.ssh.remote import Remote, connect
 from cloudtrain.transfer.dataset import inspect_dataset
 from cloudtrain.transfer.push import differs, project_digest, push_dataset, push_model, push_project
+from cloudtrain.transfer.scripts import script
+from cloudtrain.transfer.wire import exchange
 from tests.support.sshd import Sshd
 from tests.transfer.conftest import Seen
 from tests.transfer.test_dataset import make_dataset
@@ -283,3 +286,69 @@ def test_archive_with_a_link_out_of_it_is_refused(
     with pytest.raises(TransferError, match="leads out of it"):
         push_dataset(line, source, layout, seen)
     assert not Path(layout.data).exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "big file"])
+def test_a_folder_that_the_machine_wrote_into_becomes_something_else(
+    line: Remote, layout: Layout, base: Path, seen: Seen, kind: str
+) -> None:
+    """What the machine wrote is kept beside it, under a free name."""
+    (base / "out").mkdir()
+    (base / "out" / "a.txt").write_text("a")
+    (base / "target").write_text("t")
+    push_project(line, Config(), base, layout, seen)
+    there = Path(layout.project)
+    (there / "out" / "made.pt").write_text("made there")
+    (there / "out.cloudtrain-kept").write_text("taken")
+    (base / "out" / "a.txt").unlink()
+    (base / "out").rmdir()
+    if kind == "link":
+        (base / "out").symlink_to("target")
+    else:
+        (base / "out").write_bytes(b"x" * (6_000_000 if kind == "big file" else 1))
+    for _ in range(2):
+        push_project(line, Config(), base, layout, seen)
+    kept = {"out.cloudtrain-kept": b"taken", "out.cloudtrain-kept-2/made.pt": b"made there"}
+    assert contents(there) == {**contents(base), **kept}
+
+
+def test_a_file_that_the_machine_made_a_folder_of_is_deleted_here(
+    line: Remote, layout: Layout, base: Path, seen: Seen
+) -> None:
+    (base / "a").write_text("1")
+    (base / "b").write_text("1")
+    push_project(line, Config(), base, layout, seen)
+    there = Path(layout.project)
+    (there / "a").unlink()
+    (there / "a").mkdir()
+    (there / "a" / "made").write_text("made there")
+    (base / "a").unlink()
+    push_project(line, Config(), base, layout, seen)
+    assert contents(there) == {"b": b"1", "a/made": b"made there"}
+
+
+def test_a_big_file_in_a_folder_with_a_newline(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    (base / "end\n").mkdir()
+    (base / "end\n" / "big").write_bytes(os.urandom(5_000_000))
+    push_project(line, Config(), base, layout, seen)
+    assert contents(Path(layout.project)) == contents(base)
+    assert not (Path(layout.project) / "end").exists()
+
+
+def test_parts_of_other_files_go_before_anything_comes(line: Remote, layout: Layout) -> None:
+    """They take room that the push counts on."""
+    manifest = f"{layout.root}/manifests/project"
+    parts = Path(f"{manifest}.parts")
+    parts.mkdir(parents=True)
+    for name in ("old", "old.done", "new", "new.done"):
+        (parts / name).write_text("x")
+    data = gzip.compress(b"fa\0") + gzip.compress(b"pnew\0")
+    said = exchange(
+        line,
+        script("push-lib", "push-lane"),
+        layout.project,
+        manifest,
+        feed=lambda sink: sink.write(b"begin %d\n%send\n" % (len(data), data)),
+    )
+    assert said == b"ok\n"
+    assert {path.name for path in parts.iterdir()} == {"new", "new.done"}
