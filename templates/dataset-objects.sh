@@ -16,7 +16,7 @@ while IFS= read -r -d '' path && IFS= read -r -d '' size && IFS= read -r -d '' u
     if [ "$(stat -c %s -- "$path" 2> /dev/null)" = "$size" ]; then continue; fi
     if [ "$size" = 0 ]; then mkdir -p "$(dirname "$path")"; : > "$path"; continue; fi
     printf 'url = %s\noutput = %s\n' "$(quoted "$url")" "$(quoted "$path")"
-done | curl -fsS --retry 3 --create-dirs --parallel --parallel-max 8 -K - 2>&1 | tail -n 3 >&2 || :
+done | curl -gfsS --retry 3 --create-dirs --parallel --parallel-max 8 -K - 2>&1 | tail -n 3 >&2 || :
 while IFS= read -r -d '' record; do
     if [ "$(stat -c %s -- "${record#* }" 2> /dev/null)" != "${record%% *}" ]; then
         echo "did not come whole: ${record#* }" >&2; exit 65

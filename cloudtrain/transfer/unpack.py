@@ -36,13 +36,15 @@ def unpack(
     """
     archive = f"{layout.root}/archives/{name}"
     digest = source.tree.digest
+    doubt = ""
     if source.kind == "remote":
         address = lent[0].address if lent else source.where
         digest = hashlib.sha256(f"{digest}{lent[0].version}".encode()).hexdigest() if lent else digest
         archive = f"{layout.root}/archives/{digest[:12]}-{name}"
         protocol = "http,https" if lent else "https"
+        doubt = "" if source.sha256 else "doubtful"
         _ask(remote, "dataset-fetch", archive, source.sha256 or "", protocol, data=f"{address}\n".encode())
-    _have(remote, "dataset-unpack", archive, layout.data, _marker(layout), digest)
+    _have(remote, "dataset-unpack", archive, layout.data, _marker(layout), digest, doubt)
     point_here(remote, layout)
 
 

@@ -145,6 +145,70 @@ def test_hash_of_what_was_fetched(line: Remote, layout: Layout, base: Path, web:
         fetch(f"{layout.root}/archives/c.zip", "", "https")
 
 
+def fetched_from(
+    address: str, base: Path, sha256: str | None = None
+) -> tuple[DatasetSource, tuple[Lent, ...]]:
+    """Return an archive as it is fetched from S3, with an address of ours."""
+    return found(Dataset(source="s3://data/a.zip", sha256=sha256), base), (Lent("a.zip", 1, address, "v"),)
+
+
+def make_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.csv", "1")
+
+
+@pytest.mark.parametrize("machine", ["rsync", also("tar")], indirect=True)
+def test_a_login_page_called_zip_is_fetched_again(
+    line: Remote, layout: Layout, base: Path, seen: Seen, web: str
+) -> None:
+    page = base / "web" / "a.zip"
+    page.write_text("<html>log in</html>")
+    source, lent = fetched_from(f"{web}/a.zip", base)
+    with pytest.raises(TransferError, match="fetches it again"):
+        push_dataset(line, source, layout, seen, lent=lent)
+    make_zip(page)
+    push_dataset(line, source, layout, seen, lent=lent)
+    assert contents(Path(layout.data)) == {"a.csv": b"1"}
+
+
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_a_page_whose_hash_was_given_stays(
+    line: Remote, layout: Layout, base: Path, seen: Seen, web: str
+) -> None:
+    """It is what was asked for, whatever it is: fetching it again changes nothing."""
+    (base / "web" / "a.zip").write_text("<html>")
+    source, lent = fetched_from(f"{web}/a.zip", base, hashlib.sha256(b"<html>").hexdigest())
+    with pytest.raises(TransferError):
+        push_dataset(line, source, layout, seen, lent=lent)
+    assert list((Path(layout.root) / "archives").glob("*a.zip"))
+
+
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_an_address_with_every_character(
+    line: Remote, layout: Layout, base: Path, seen: Seen, web: str
+) -> None:
+    make_zip(base / "web" / 'a[1-2]{b,c}"\\n.zip')
+    source, lent = fetched_from(f'{web}/a[1-2]{{b,c}}"\\n.zip', base)
+    push_dataset(line, source, layout, seen, lent=lent)
+    assert contents(Path(layout.data)) == {"a.csv": b"1"}
+
+
+def test_wget_says_why_and_not_the_address(tmp_path: Path, base: Path, seen: Seen, web: str) -> None:
+    server = Sshd(tmp_path / "own", path=without(tmp_path / "bin", "curl")).start()
+    try:
+        with connect(server.target) as line:
+            layout = Layout(f"{server.home}/r")
+            source, lent = fetched_from(f"{web}/a.zip?Signature=right", base)
+            with pytest.raises(TransferError, match="404") as caught:
+                push_dataset(line, source, layout, seen, lent=lent)
+            assert "right" not in str(caught.value)
+            make_zip(base / "web" / "a.zip")
+            push_dataset(line, source, layout, seen, lent=lent)
+            assert contents(Path(layout.data)) == {"a.csv": b"1"}
+    finally:
+        server.stop()
+
+
 def test_a_command_on_the_machine(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
     command = "mkdir -p images/train && echo x > images/train/a.jpg && date +%N > when"
     source = found(Dataset(command=command), base)
