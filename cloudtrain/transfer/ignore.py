@@ -29,6 +29,9 @@ BUILT_IN = (
 )  # fmt: skip
 """Left out unless a rule of the user's says `!…`; so is `runs/` at the top, where both trainers write."""
 
+IN_DATA = (".git", ".git/", "__MACOSX/", ".DS_Store")
+"""Left out of a dataset, where a folder called `runs/` or `venv/` holds images like any other."""
+
 SECRET_FILES = (
     "*.pem", "*.ppk", "*.p12", "*.pfx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*",
     ".env", ".env.*", ".netrc", ".pgpass", ".git-credentials", ".pypirc", "kaggle.json",
@@ -44,6 +47,7 @@ def _any(patterns: tuple[str, ...], flags: re.RegexFlag = re.NOFLAG) -> re.Patte
 
 
 _SECRET, _HARMLESS = _any(SECRET_FILES, re.IGNORECASE), _any(HARMLESS, re.IGNORECASE)
+_IN_DATA = _any(IN_DATA)
 _BUILT_IN = _any((*BUILT_IN, *(f"{name}/" for name in BUILT_IN if not name.endswith("/"))))
 
 Verdict = Literal["keep", "wanted", "ignored", "built-in", "secret"]
@@ -86,6 +90,8 @@ class Ignore:
 
     own: tuple[Rules, ...] = ()
     git: tuple[Rules, ...] = ()
+    data: bool = False
+    """Whether it is a dataset's folder, where less is left out by default."""
 
     def inside(self, folder: Path, prefix: str) -> Ignore:
         """Return the rules in force in `folder`, whose path from the root is `prefix` (`a/b/`)."""
@@ -94,7 +100,7 @@ class Ignore:
             own = (*own[:1], rules, *own[1:])
         if rules := load(folder / ".gitignore", prefix):
             git = (rules, *git)
-        return Ignore(own, git) if (own, git) != (self.own, self.git) else self
+        return Ignore(own, git, self.data) if (own, git) != (self.own, self.git) else self
 
     def verdict(self, path: str, source: str) -> Verdict:
         """Say whether `path` stays at home. A folder's path ends in `/`."""
@@ -105,7 +111,7 @@ class Ignore:
             return "secret"
         if mine is None and theirs is not None and theirs.ignored:
             return "ignored"
-        if not _names(mine or theirs, path) and _is_built_in(path):
+        if not _names(mine or theirs, path) and _is_built_in(path, data=self.data):
             return "built-in"
         return "keep" if mine is None else "wanted"
 
@@ -143,9 +149,11 @@ def _spec(lines: tuple[str, ...]) -> GitIgnoreSpec | None:
     return GitIgnoreSpec.from_lines(lines)
 
 
-def _is_built_in(path: str) -> bool:
+def _is_built_in(path: str, *, data: bool) -> bool:
     """Whether the built-in list names it; what lies above it was asked before, and is kept."""
     name = path.rstrip("/").rsplit("/", 1)[-1]
+    if data:
+        return _IN_DATA.match(name + "/" * path.endswith("/")) is not None
     if path.endswith("/"):
         return path == "runs/" or _BUILT_IN.match(name + "/") is not None
     return _BUILT_IN.match(name) is not None

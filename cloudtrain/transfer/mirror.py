@@ -24,6 +24,7 @@ from cloudtrain.transfer.lane import Lane, open_lane, records
 from cloudtrain.transfer.lanes import Lanes
 from cloudtrain.transfer.manifest import Place, There, read_look
 from cloudtrain.transfer.pack import BATCH_BYTES, BIG, Batch, Piece, Squeeze, batches, pieces
+from cloudtrain.transfer.scan import left_at_home
 from cloudtrain.transfer.tree import Entry, Tree, What, human
 from cloudtrain.transfer.verify import differing
 from cloudtrain.transfer.wire import Meter
@@ -35,6 +36,14 @@ INLINE = 1 << 20
 """Bytes up to which a push is one channel's work."""
 DELTA = 8 << 20
 """Bytes of changed files from which rsync's search for what differs in them pays."""
+
+SENDS = "`!name` in .cloudtrainignore sends one nevertheless"
+NAMED = (
+    ("(looks like a secret", "looked like secrets", SENDS),
+    ("(bigger than", "are big files", SENDS),
+    ("(cannot be read", "cannot be read", "a link to nothing, or not yours to read: mend or remove it"),
+)
+"""What is named of what stayed at home: a mark of `left_out`, what it is, and what to do."""
 
 
 @dataclass(slots=True)
@@ -217,19 +226,15 @@ class Mirror:
         )
 
     def say(self, tree: Tree) -> None:
-        """Say which files stayed at home that somebody may have meant to send."""
-        for mark, what in (("looks like a secret", "looked like secrets"), ("bigger than", "are big files")):
+        """Say what stayed at home: by name what somebody may have meant to send, else in one line."""
+        if counted := left_at_home(tree.left_out):
+            self.reporter.emit(Note(f"left at home of the {self.what}: {counted}"))
+        for mark, what, hint in NAMED:
             left = [line for line in tree.left_out if mark in line]
             if left:
                 names = ", ".join(f"`{line.split(' (')[0]}`" for line in left[:5])
                 more = f" and {len(left) - 5} more" if len(left) > 5 else ""
-                self.reporter.emit(
-                    Note(
-                        f"{names}{more} {what} and stayed at home",
-                        "warning",
-                        hint="`!name` in .cloudtrainignore sends one nevertheless",
-                    )
-                )
+                self.reporter.emit(Note(f"{names}{more} {what} and stayed at home", "warning", hint=hint))
 
 
 def _lot(total: int) -> int:

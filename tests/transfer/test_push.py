@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.errors import CloudtrainError, TransferError
-from cloudtrain.events import Event, Progress, Silent
+from cloudtrain.events import Event, Note, Progress, Silent
 from cloudtrain.models.config import Config, Dataset, Project
 from cloudtrain.models.run import Layout
 from cloudtrain.ssh.remote import Remote, connect
@@ -352,3 +352,28 @@ def test_parts_of_other_files_go_before_anything_comes(line: Remote, layout: Lay
     )
     assert said == b"ok\n"
     assert {path.name for path in parts.iterdir()} == {"new", "new.done"}
+
+
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_what_stays_at_home_is_said(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    """One line for all that is left out as usual; by name what cannot be read."""
+    make_dataset(base / "data")
+    (base / "data" / "images" / "train" / "gone.png").symlink_to("nowhere")
+    for name in (".git/config", ".venv/pyvenv.cfg", "runs/1/best.pt", "a.log"):
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).write_text("x")
+    (base / ".gitignore").write_text("*.log\n")
+    (base / "out").symlink_to("/tmp")
+    config = Config(dataset=Dataset(path="data/data.yaml"))
+    push_project(line, config, base, layout, seen)
+    source = inspect_dataset(config, base)
+    assert source is not None
+    push_dataset(line, source, layout, seen)
+    notes = [event for event in seen.events if isinstance(event, Note)]
+    said = (
+        "left at home of the project: 1 run folder, 2 of .git and caches, 1 link out of the folder, 1 ignored"
+    )
+    assert [note.text for note in notes if note.level == "info"] == [said]
+    warning = next(note for note in notes if note.level == "warning")
+    assert warning.text == "`images/train/gone.png` cannot be read and stayed at home"
+    assert warning.hint

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtrain.transfer.scan import scan_project
+from cloudtrain.transfer.scan import left_at_home, scan_data, scan_project
 
 
 def write(root: Path, *names: str, text: str = "x") -> None:
@@ -170,3 +170,26 @@ def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
     for name in ("id_work", "x.key", ".gitignore"):
         os.mkfifo(tmp_path / name)
     assert names(tmp_path) == {"a.py"}
+
+
+def test_folders_of_images_whatever_they_are_called(tmp_path: Path) -> None:
+    """In a dataset only secrets, .git and what macOS adds stay."""
+    kept = {f"{name}/a.jpg" for name in ("runs", "venv", ".venv", ".cache", "node_modules", "x.egg-info")}
+    write(tmp_path, *kept, ".git/config", "__MACOSX/._a.jpg", "sub/.DS_Store", ".env", "b/.git/HEAD")
+    assert {entry.path for entry in scan_data(tmp_path, "images/").files} == {f"images/{one}" for one in kept}
+
+
+def test_what_stayed_in_a_phrase() -> None:
+    lines = (
+        "runs/ (left out by default)",
+        ".git/ (left out by default)",
+        "a/.cache/ (left out by default)",
+        "out (a link that leaves the project: /tmp)",
+        "b (x).log (ignored)",
+        "new\nline.log (ignored)",
+        "key.pem (looks like a secret; `!key.pem` in .cloudtrainignore sends it)",
+        "c (cannot be read: Permission denied)",
+    )
+    phrase = "1 run folder, 2 of .git and caches, 1 link out of the folder, 2 ignored"
+    assert left_at_home(lines) == phrase
+    assert left_at_home(()) == ""
