@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 import yaml
@@ -108,6 +108,57 @@ def test_s3_without_right_or_thing(s3: Any) -> None:
         lend("s3://nothing-here/a.zip")
     with pytest.raises(UsageError, match="nothing below"):
         lend("s3://data/none/")
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """A bucket in eu-west-1: what is asked for another region is refused, as S3 does it."""
+
+    asked: ClassVar[list[str]] = []
+
+    def answer(self, body: bytes) -> None:
+        self.asked.append(f"{self.command} {self.path}")
+        here = "/eu-west-1/s3/" in self.headers["Authorization"]
+        error = b"<Error><Code>PermanentRedirect</Code></Error>"
+        self.send_response(200 if here else 400 if self.command == "HEAD" else 301)
+        if not here:
+            self.send_header("x-amz-bucket-region", "eu-west-1")
+        self.send_header("ETag", '"1"')
+        self.send_header("Content-Length", str(len(body if here else error)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body if here else error)
+
+    def do_HEAD(self) -> None:
+        self.answer(b"zip")
+
+    def do_GET(self) -> None:
+        one = "<Contents><Key>set/a</Key><Size>3</Size><ETag>1</ETag></Contents>"
+        self.answer(f"<ListBucketResult><IsTruncated>false</IsTruncated>{one}</ListBucketResult>".encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@pytest.mark.parametrize("source", ["s3://data/a.zip", "s3://data/set/"])
+def test_an_address_is_signed_for_the_region_of_its_bucket(
+    monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """What is asked for it are the calls that the least policy has, and no more."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    Elsewhere.asked.clear()
+    try:
+        (lent,) = lend(source)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "%2Feu-west-1%2Fs3%2F" in lent.address
+    assert lent.size == 3
+    assert len(Elsewhere.asked) == 2
+    assert all(one.startswith(("HEAD /data/a.zip", "GET /data?list-type=2")) for one in Elsewhere.asked)
 
 
 @pytest.fixture
