@@ -4,7 +4,9 @@
 set -eu
 umask 022
 says() { [ -f "$marker" ] && [ "$(cat "$marker")" = "$1" ]; }
-there() { says "$digest" && [ -d "$data" ]; }
+there() { # a push by an older cloudtrain left both records
+    says "$digest" && [ -d "$data" ] && [ ! -f "${marker%.unpacked}.digest" ]
+}
 whole() { printf '%s\n' "$digest" > "$marker"; }
 clear_data() { # what another source put there; broken off, it is nobody's
     mkdir -p "${marker%/*}"

@@ -434,16 +434,16 @@ def test_datasets_of_two_sources_are_not_mixed(
     (base / "local" / "mine.csv").write_text("local")
     with zipfile.ZipFile(base / "set.zip", "w") as archive:
         archive.writestr("theirs.csv", "fetched")
-    s3.put_object(Bucket="data", Key="set/theirs.csv", Body=b"fetched")
+    s3.put_object(Bucket="data", Key="mixed/theirs.csv", Body=b"fetched")
     local = inspect_dataset(Config(dataset=Dataset(path="local"), train=Train(kind="script")), base)
     assert local is not None
     fetched = {
         "archive": Dataset(path="set.zip"),
-        "objects": Dataset(source="s3://data/set/"),
+        "objects": Dataset(source="s3://data/mixed/"),
         "command": Dataset(command="printf fetched > theirs.csv"),
     }[kind]
     source = found(fetched, base)
-    lent = lend("s3://data/set/") if kind == "objects" else ()
+    lent = lend("s3://data/mixed/") if kind == "objects" else ()
     for _ in range(2):
         push_dataset(line, source, layout, seen, lent=lent)
         assert contents(Path(layout.data)) == {"theirs.csv": b"fetched"}
