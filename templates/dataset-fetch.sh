@@ -8,9 +8,13 @@ IFS= read -r url
 mkdir -p "${archive%/*}"
 [ -f "$archive" ] && exit 0
 if command -v curl > /dev/null; then
-    printf 'url = "%s"\n' "$url" |
-        curl -fsSL --retry 3 --proto "=$protocol" -C - -o "$archive.part" -K -
-elif command -v wget > /dev/null; then printf '%s\n' "$url" | wget -q -c -O "$archive.part" -i -
+    quoted=${url//\\/\\\\}
+    printf 'url = "%s"\n' "${quoted//\"/\\\"}" |
+        curl -gfsSL --retry 3 --proto "=$protocol" -C - -o "$archive.part" -K -
+elif command -v wget > /dev/null; then
+    # It names the address in what it says.
+    said=$(printf '%s\n' "$url" | wget -nv -c -O "$archive.part" -i - 2>&1) ||
+        { sed -E 's#https?://[^ ]*#the address#g' <<< "$said" >&2; false; }
 else echo 'the machine has neither curl nor wget' >&2; exit 64
 fi || exit 65
 if [ -n "$sha256" ] && ! printf '%s  %s\n' "$sha256" "$archive.part" | sha256sum -c --status; then

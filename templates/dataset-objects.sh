@@ -1,13 +1,12 @@
-# shellcheck shell=bash
+# shellcheck shell=bash # dataset-lib.sh comes before
 # Arguments: data folder, marker, digest. Input: records path, size, address, each ended by NUL.
 # Fetches what is not here yet, eight at a time, beside its place; whole or not at all.
-set -eu
 export LC_ALL=C
-umask 022
-data=$1 marker=$2 digest=$3 new=$1.fetching
-if [ -f "$marker" ] && [ "$(cat "$marker")" = "$digest" ] && [ -d "$data" ]; then cat > /dev/null; exit 0; fi
+data=$1 marker=$2 digest=$3 new=$1.fetching-${3:0:12}
+if there; then cat > /dev/null; exit 0; fi
 command -v curl > /dev/null || { echo 'the machine has no curl' >&2; exit 64; }
-mkdir -p "$new" "${marker%/*}"
+for old in "$data".fetching*; do [ "$old" = "$new" ] || rm -rf "$old"; done # of another source
+mkdir -p "$new"
 cd "$new"
 quoted() { local text=${1//\\/\\\\}; printf '"%s"' "${text//\"/\\\"}"; }
 wanted=$(mktemp)
@@ -17,12 +16,12 @@ while IFS= read -r -d '' path && IFS= read -r -d '' size && IFS= read -r -d '' u
     if [ "$(stat -c %s -- "$path" 2> /dev/null)" = "$size" ]; then continue; fi
     if [ "$size" = 0 ]; then mkdir -p "$(dirname "$path")"; : > "$path"; continue; fi
     printf 'url = %s\noutput = %s\n' "$(quoted "$url")" "$(quoted "$path")"
-done | curl -fsS --retry 3 --create-dirs --parallel --parallel-max 8 -K - 2>&1 | tail -n 3 >&2 || :
+done | curl -gfsS --retry 3 --create-dirs --parallel --parallel-max 8 -K - 2>&1 | tail -n 3 >&2 || :
 while IFS= read -r -d '' record; do
     if [ "$(stat -c %s -- "${record#* }" 2> /dev/null)" != "${record%% *}" ]; then
         echo "did not come whole: ${record#* }" >&2; exit 65
     fi
 done < "$wanted"
-rm -rf "$data"
+clear_data
 mv "$new" "$data"
-printf '%s\n' "$digest" > "$marker"
+whole

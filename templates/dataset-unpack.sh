@@ -1,11 +1,9 @@
-# shellcheck shell=bash
-# Arguments: archive, data folder, marker, digest.
-set -eu
+# shellcheck shell=bash # dataset-lib.sh comes before
+# Arguments: archive, data folder, marker, digest, `doubtful` for an archive that was fetched and that no
+# SHA-256 speaks for: one that cannot be unpacked goes, or the next run would not fetch it again.
 export LC_ALL=C
-umask 022
-archive=$1 data=$2 marker=$3 digest=$4
-pushed=${marker%.unpacked}.digest # of a dataset that was pushed file by file to the same place since
-if [ -f "$marker" ] && [ "$(cat "$marker")" = "$digest" ] && [ -d "$data" ] && [ ! -f "$pushed" ]; then exit 0; fi
+archive=$1 data=$2 marker=$3 digest=$4 doubt=${5-}
+if there; then exit 0; fi
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi > /dev/null 2>&1; }
 # Step `base` installs it side by side with this; lists may be missing, or in that step's hands.
@@ -22,6 +20,7 @@ here() { # program, its package
     done
 }
 unpack() {
+    export LC_ALL=C.UTF-8 # bsdtar and unzip write names only in letters that the locale has
     case "${archive,,}" in
     *.tar | *.tar.gz | *.tgz | *.tar.bz2 | *.tbz2 | *.tar.xz | *.txz)
         case "${archive,,}" in
@@ -43,23 +42,42 @@ free() { df -Pk "$new" | awk 'NR == 2 { print $4 }'; }
 
 new="$data.unpacking"
 rm -rf "$new"
-mkdir -p "$new" "${marker%/*}"
-# A bomb is told by what it does to the disk: a hundred times its own size and a GB, or no room left.
+mkdir -p "$new"
+# A bomb is told by what it takes of the disk: a hundred times its own size and a GB, or no room left. What
+# the whole disk lost is cheap to ask, but others write to it too: only the folder itself can convict.
 before=$(free) limit=$(($(stat -c %s "$archive") * 100 / 1024 + 1048576))
+stop() { # why, exit code
+    kill -KILL -- "-$job" 2> /dev/null || :
+    wait "$job" 2> /dev/null || :
+    rm -rf "$new"
+    echo "$1" >&2
+    exit "$2"
+}
+check() {
+    local now size
+    now=$(free)
+    [ "$now" -ge 65536 ] || stop "No space left on device: $archive" 69
+    [ $((before - now)) -gt "$limit" ] || return 0
+    size=$(du -sk "$new" 2> /dev/null | cut -f 1)
+    [ "${size:-0}" -le "$limit" ] || stop 'the archive unpacks to more than a hundred times its size: refused' 70
+    before=$((now + ${size:-0}))
+}
 set -m
 unpack & job=$!
 set +m
 while kill -0 "$job" 2> /dev/null; do
-    now=$(free)
-    if [ $((before - now)) -gt "$limit" ] || [ "$now" -lt 65536 ]; then
-        kill -KILL -- "-$job" 2> /dev/null || :
-        rm -rf "$new"
-        if [ "$now" -lt 65536 ]; then echo "No space left on device: $archive" >&2; exit 69; fi
-        echo 'the archive unpacks to more than a hundred times its size: refused' >&2; exit 70
-    fi
+    check
     sleep 0.2
 done
-wait "$job" || { code=$?; rm -rf "$new"; exit "$code"; }
+wait "$job" || {
+    code=$?
+    if [ "$doubt" = doubtful ] && [ "$code" != 68 ] && [ "$(free)" -ge 65536 ]; then
+        echo 'what came from the address is no whole archive of its kind; the next run fetches it again' >&2
+        rm -f "$archive"
+    fi
+    rm -rf "$new"
+    exit "$code"
+}
 real=$(realpath "$new")
 find "$new" -type l -print0 | while IFS= read -r -d '' link; do
     case "$(realpath -m "$link")" in
@@ -67,7 +85,6 @@ find "$new" -type l -print0 | while IFS= read -r -d '' link; do
     *) echo "a link in the archive leads out of it: ${link#"$new"/}" >&2; exit 67;;
     esac
 done
-rm -rf "$data"
-rm -f "$pushed"
+clear_data
 mv "$new" "$data"
-printf '%s\n' "$digest" > "$marker"
+whole

@@ -7,5 +7,5 @@ export LC_ALL=C
 while IFS= read -r -d '' length && IFS= read -r -d '' path; do
   [ -f "$path" ] || continue
   hash=$(head -c "$length" -- "$path" | sha256sum)
-  find "$path" -ignore_readdir_race -maxdepth 0 -printf "${hash%% *} %s %T@ %p\0"
+  find -L "$path" -ignore_readdir_race -maxdepth 0 -printf "${hash%% *} %s %T@ %p\0"
 done

@@ -7,7 +7,15 @@ folder=$1 manifest=$2 parts=$2.parts
 
 take() { dd bs=128K iflag=fullblock,count_bytes count="$length" status=none; }
 
+ours() { # what an archive, S3 or a command put there goes (dataset-lib.sh): this push knows nothing of it
+    [ -f "$manifest.unpacked" ] || return 0
+    printf 'nobody\n' > "$manifest.unpacked" # until all of it is gone
+    rm -rf "$folder" "$folder.unpacking" "$folder".fetching*
+    rm -f "$manifest".{digest,names,recent,unpacked}
+}
+
 look() { # digest, stat digest
+    ours
     if same "$folder" "$manifest" "$1" "$2"; then printf 'same\n'; return; fi
     local at=$folder fresh=fresh
     while [ ! -d "$at" ]; do at=$(dirname "$at"); done
@@ -27,6 +35,26 @@ look() { # digest, stat digest
     printf '\n'
 }
 
+aside() { # a folder where something else must stand: what the machine put into it is kept
+    local kept=$1.cloudtrain-kept number=1
+    while [ -e "$kept" ] || [ -L "$kept" ]; do number=$((number + 1)) kept=$1.cloudtrain-kept-$number; done
+    mv -T -- "$1" "$kept"
+}
+
+names() { # of files and links, from a list
+    sed -z -n 's/^[fl]//p' "$1" | sort -zu
+}
+
+tidy() { # parts of what is not sent any more
+    local part
+    sed -z -n 's/^p//p' "$manifest.new" | tr '\0' '\n' > "$manifest.kept"
+    for part in "$parts"/*; do
+        part=${part##*/}
+        grep -qxF -e "${part%.done}" "$manifest.kept" || rm -f "$parts/$part"
+    done
+    rm -f "$manifest.kept"
+}
+
 begin() { # deletes what earlier pushes left and this one does not have
     rm -f "$manifest.digest"
     # Whole or not at all: a broken push's list must delete nothing, and may end while the next begins.
@@ -40,13 +68,18 @@ begin() { # deletes what earlier pushes left and this one does not have
     sort -zu "$manifest.new" | comm -z -23 "$manifest.old" - > "$manifest.gone"
     (
         cd "$folder"
-        sed -z -n 's/^[fl]//p' "$manifest.gone" | xargs -0 -r rm -f --
+        find . -ignore_readdir_race -mindepth 1 -type d -printf '%P\0' | sort -z > "$manifest.folders" || :
+        # What the machine made a folder of since is its own.
+        names "$manifest.gone" | comm -z -23 - "$manifest.folders" | xargs -0 -r rm -f --
         sed -z -n 's/^d//p' "$manifest.gone" | sort -zr |
             xargs -0 -r rmdir -p --ignore-fail-on-non-empty -- 2> /dev/null || :
         sed -z -n -E 's/^[fl](.*)\/[^\/]*$/\1/p' "$manifest.gone" | sort -zur |
             xargs -0 -r rmdir -p --ignore-fail-on-non-empty -- 2> /dev/null || :
+        names "$manifest.new" | comm -z -12 - "$manifest.folders" |
+            while IFS= read -r -d '' path; do [ ! -d "$path" ] || aside "$path"; done
     )
-    rm -f "$manifest.old" "$manifest.gone"
+    rm -f "$manifest.old" "$manifest.gone" "$manifest.folders"
+    tidy
     # Should this push break, nobody knows which of them lies there: the ones before stay.
     sed -z -n 's/^r/recent /p' "$manifest.new" >> "$manifest.recent"
     mv "$manifest.new" "$manifest.names"
@@ -67,8 +100,9 @@ place() { # records id, seconds, mode, path
     while IFS= read -r -d '' id && IFS= read -r -d '' seconds && IFS= read -r -d '' mode && IFS= read -r -d '' path; do
         chmod "$mode" "$parts/$id"
         touch -d "@$seconds" "$parts/$id"
-        mkdir -p "$(dirname "$folder/$path")"
-        mv -fT "$parts/$id" "$folder/$path"
+        local target=$folder/$path
+        mkdir -p "${target%/*}" # dirname would lose a newline at its end
+        mv -fT "$parts/$id" "$target"
         rm -f "$parts/$id.done"
     done
 }

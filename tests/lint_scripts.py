@@ -25,11 +25,12 @@ from tests.bootstrap.cases import CONFIGS, LAYOUT, MACHINES
 
 LIBRARIES = {
     "push": "push-lib.sh",
+    "dataset": "dataset-lib.sh",
     "session": "session-lib.sh",
     "service": "session-lib.sh",
     "own": "session-lib.sh",
 }
-ALONE = ("session-attach.sh",)
+ALONE = ("session-attach.sh", "dataset-fetch.sh", "dataset-yaml.sh", "dataset-there.sh")
 """Sent without the library of its kin."""
 
 

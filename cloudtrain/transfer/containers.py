@@ -4,7 +4,8 @@ A pickle runs code when it is loaded, and a machine that trained other people's
 code must not run any here. PyTorch writes zip archives: the directory is at the
 very end, and every member has a CRC-32, so reading all of it proves every byte
 that a loader would read; the directory is compared with what it lists. safetensors says in its header how long the file must
-be. For anything else only its hash, and its standing still, can speak.
+be. A pickle, as PyTorch wrote them before, is walked to its end without running it. For anything
+else only its hash, and its standing still, can speak. What a file is its first bytes tell before its name.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from cloudtrain.errors import TornCheckpoint
+from cloudtrain.transfer.pickles import is_torch_pickle, missing
 from cloudtrain.transfer.zipdirectory import disagreement
 
-Proof = Literal["zip", "safetensors", "still"]
-CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors", ".onnx", ".bin", ".h5", ".keras", ".npz")
+Proof = Literal["zip", "safetensors", "pickle", "still"]
+CHECKPOINTS = (".pt", ".pth", ".pth.tar", ".ckpt", ".safetensors", ".onnx", ".bin", ".h5", ".keras", ".npz")
 ZIPPED = (".pt", ".pth", ".ckpt", ".keras", ".npz")
+PICKLED = (".pt", ".pth", ".pth.tar", ".ckpt")
 HEADER_LIMIT = 100_000_000
 """The longest header that the safetensors format allows, in bytes."""
 
@@ -42,11 +45,16 @@ def prove(path: Path, name: str = "") -> Proof:
     if size == 0:
         raise TornCheckpoint(f"`{path.name}` is empty")
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(32)
     if name.endswith(".safetensors"):
         _prove_safetensors(path, size)
         return "safetensors"
-    if name.endswith(ZIPPED) and not (start[:1] == b"\x80" or start.startswith(b"\x89HDF")):
+    if is_torch_pickle(start) or (name.endswith(PICKLED) and start[:1] == b"\x80"):
+        if what := missing(path):
+            raise TornCheckpoint(f"`{path.name}` is not whole: {what}")
+        return "pickle"
+    other = start.startswith((b"\x80", b"\x89HDF"))
+    if start.startswith(b"PK\x03\x04") or (name.endswith(ZIPPED) and not other):
         _prove_zip(path)
         return "zip"
     return "still"

@@ -208,7 +208,8 @@ class _Reader:
         """Take every image that a list names, and its label; return where the new list will lie."""
         rows: list[str] = []
         missing = 0
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+        lines = self.lines_of(split, path)
+        for number, line in enumerate(lines or (), 1):
             if not (given := line.strip()):
                 continue
             image = self.listed(path, given)
@@ -222,11 +223,28 @@ class _Reader:
             if label.is_file():
                 self.files[label] = self.place(label)
             rows.append(f"./{self.files[image]}")
-        if not rows and not missing:
+        if lines is not None and not rows and not missing:
             self.problem(split, f"`{split}:` names no image: `{path}` is empty")
         name = f"{split}-{len(self.lists)}.txt"
         self.lists[name] = "".join(f"{row}\n" for row in rows)
         return name
+
+    def lines_of(self, split: str, path: Path) -> list[str] | None:
+        """Read a list of images; None for what is none, which is a problem that names it."""
+        if path.suffix[1:].lower() in IMAGES:
+            self.problem(
+                split, f"`{split}:` names one image, `{path}`: name its folder, or a .txt that lists it"
+            )
+            return None
+        try:
+            return path.read_text(encoding="utf-8-sig").split("\n")
+        except UnicodeDecodeError:
+            self.problems.append(
+                Problem(str(path), 0, "is no text in UTF-8: write this list of images anew in it")
+            )
+        except OSError as error:
+            self.problems.append(Problem(str(path), 0, f"cannot be read: {error.strerror}"))
+        return None
 
     def listed(self, file: Path, given: str) -> Path | None:
         base = file.parent if given.startswith("./") else self.root
@@ -289,10 +307,9 @@ def _label_of(image: Path) -> Path:
 
 
 def _anchor(path: Path) -> Path:
-    for name in ("images", "labels"):
-        if name in path.parts:
-            last = len(path.parts) - 1 - path.parts[::-1].index(name)
-            return Path(*path.parts[:last])
+    last = max((at for at, name in enumerate(path.parts) if name in ("images", "labels")), default=0)
+    if last:
+        return Path(*path.parts[:last])
     return path if path.is_dir() else path.parent
 
 

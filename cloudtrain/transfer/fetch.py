@@ -70,8 +70,11 @@ class Fetch:
         spans = [span for lot in self._lots for part in lot for span in part.missing()]
         self.meter.skip(sum(part.size for part in parts) - sum(span.size for span in spans))
         self._spans.extend(spans)
-        for lot in list(self._lots):
-            self.settle(lot)  # those that had come whole, and were not proven yet
+        try:
+            for lot in list(self._lots):
+                self.settle(lot)  # those that had come whole, and were not proven yet
+        except OSError as error:
+            raise self.no_room(error) from error
         self.carry(sum(span.size for span in spans))
         if self._error is not None:
             raise self._error

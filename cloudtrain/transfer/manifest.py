@@ -2,9 +2,10 @@
 
 Beside the pushed folders, in `<root>/manifests`, lie for each push
 
-    <what>.names    every path that pushes put there: f, l or d, the path, NUL
+    <what>.names    every path that pushes put there: f, l or d, the path, NUL (r and p: see tree.py, mirror.py)
     <what>.digest   `Tree.digest` of the last push that was compared
     <what>.parts    what broken pushes left of big files, and a list of what is good in each
+    dataset.unpacked  which archive, S3 folder or command data/ is of; no push file by file has it
 
 One round trip decides that nothing changed: the digest is the same here, and a
 `stat` of every file in `.names` hashes to what it must, so a file that somebody
@@ -67,7 +68,10 @@ class There:
         return entry.raw in self.files
 
     def room_needed(self, entries: list[Entry]) -> int:
-        """Bytes that sending these files takes more than there is taken now."""
+        """Bytes that sending these files takes more than there is taken now.
+
+        Parts count whoever's they are: those of other files go before anything comes.
+        """
         taken = sum(self.files.get(entry.raw, (0, 0, 0))[0] for entry in entries)
         parts = sum(length for part in self.parts.values() for _, length in part)
         return sum(entry.size for entry in entries) - taken - parts

@@ -8,6 +8,7 @@ which sends what differs in them, where both ends have it.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import time
@@ -23,6 +24,7 @@ from cloudtrain.transfer.lane import Lane, open_lane, records
 from cloudtrain.transfer.lanes import Lanes
 from cloudtrain.transfer.manifest import Place, There, read_look
 from cloudtrain.transfer.pack import BATCH_BYTES, BIG, Batch, Piece, Squeeze, batches, pieces
+from cloudtrain.transfer.scan import left_at_home
 from cloudtrain.transfer.tree import Entry, Tree, What, human
 from cloudtrain.transfer.verify import differing
 from cloudtrain.transfer.wire import Meter
@@ -34,6 +36,14 @@ INLINE = 1 << 20
 """Bytes up to which a push is one channel's work."""
 DELTA = 8 << 20
 """Bytes of changed files from which rsync's search for what differs in them pays."""
+
+SENDS = "`!name` in .cloudtrainignore sends one nevertheless"
+NAMED = (
+    ("(looks like a secret", "looked like secrets", SENDS),
+    ("(bigger than", "are big files", SENDS),
+    ("(cannot be read", "cannot be read", "a link to nothing, or not yours to read: mend or remove it"),
+)
+"""What is named of what stayed at home: a mark of `left_out`, what it is, and what to do."""
 
 
 @dataclass(slots=True)
@@ -108,7 +118,7 @@ class Mirror:
         size = sum(entry.size for entry in moving)
         meter = Meter(self.reporter, f"push {self.what}", size, files=len(moving))
         others = [entry for entry in tree.entries if entry.kind != "file"]
-        asked = self.begin(lane, tree, wrong)
+        asked = self.begin(lane, tree, moving, wrong)
         if size <= INLINE:
             for batch in batches([*others, *moving], INLINE // 2):
                 lane.send(batch, Squeeze())
@@ -127,11 +137,12 @@ class Mirror:
         return still and word == "same"
 
     @staticmethod
-    def begin(lane: Lane, tree: Tree, wrong: tuple[Entry, ...]) -> int:
-        """Say what belongs there; return how many answers will come."""
+    def begin(lane: Lane, tree: Tree, moving: list[Entry], wrong: tuple[Entry, ...]) -> int:
+        """Say what belongs there, and which parts are of use; return how many answers will come."""
         if wrong:
             lane.say("drop", b"".join(entry.raw + b"\0" for entry in wrong))
-        lane.say("begin", tree.names)
+        ids = b"".join(b"p%s\0" % _id(entry).encode() for entry in moving if entry.size >= BIG)
+        lane.say("begin", tree.names + gzip.compress(ids, mtime=0))
         return 1 + bool(wrong)
 
     def carry(
@@ -215,19 +226,15 @@ class Mirror:
         )
 
     def say(self, tree: Tree) -> None:
-        """Say which files stayed at home that somebody may have meant to send."""
-        for mark, what in (("looks like a secret", "looked like secrets"), ("bigger than", "are big files")):
+        """Say what stayed at home: by name what somebody may have meant to send, else in one line."""
+        if counted := left_at_home(tree.left_out):
+            self.reporter.emit(Note(f"left at home of the {self.what}: {counted}"))
+        for mark, what, hint in NAMED:
             left = [line for line in tree.left_out if mark in line]
             if left:
                 names = ", ".join(f"`{line.split(' (')[0]}`" for line in left[:5])
                 more = f" and {len(left) - 5} more" if len(left) > 5 else ""
-                self.reporter.emit(
-                    Note(
-                        f"{names}{more} {what} and stayed at home",
-                        "warning",
-                        hint="`!name` in .cloudtrainignore sends one nevertheless",
-                    )
-                )
+                self.reporter.emit(Note(f"{names}{more} {what} and stayed at home", "warning", hint=hint))
 
 
 def _lot(total: int) -> int:

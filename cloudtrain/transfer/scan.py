@@ -8,6 +8,7 @@ on the machine, so it is left out and said. Folders that hold nothing are kept.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,15 @@ REASONS = {
     "secret": "looks like a secret; `!{}` in .cloudtrainignore sends it",
     "big": "bigger than 256 MiB; `!{}` in .cloudtrainignore sends it",
 }
+KINDS = (
+    (r"runs/ \(left out", "run folder", "run folders"),
+    (r".*\(left out by default", "of .git and caches", "of .git and caches"),
+    (r".*\(a link", "link out of the folder", "links out of the folder"),
+    (r".*\(ignored", "ignored", "ignored"),
+    (r".*\(neither a file", "neither file nor folder", "neither file nor folder"),
+    (r".*\(not there", "split that is not there", "splits that are not there"),
+)
+"""What is only counted of what stayed at home: a line of `left_out`, and words for one and for many."""
 BIG_FILE = 256 << 20
 """Bytes from which a file of the project (not of the dataset) goes only when it is asked for."""
 QUIET = ("__pycache__", ".pyc", ".pyo", ".DS_Store")
@@ -49,12 +59,24 @@ def scan_data(root: Path, prefix: str = "", *, skip: Callable[[str], bool] = lam
     """List everything below a folder of data, links followed.
 
     Ignore files are not asked here: data is what the user named, and is ignored by
-    git more often than not. Secrets and caches stay at home nevertheless. `prefix`
+    git more often than not. Secrets, `.git` and what macOS adds stay at home nevertheless. `prefix`
     is put before every path; `skip` sees file names.
     """
     walk = _Walk(root, prefix=prefix, follow=True, skip=skip)
-    walk.folder(root, prefix, Ignore())
+    walk.folder(root, prefix, Ignore(data=True))
     return tree_of(walk.entries, walk.left_out, follow=True)
+
+
+def left_at_home(left_out: tuple[str, ...]) -> str:
+    """Count in a phrase what stayed at home and surprises nobody; "" when nothing did."""
+    counts = [0] * len(KINDS)
+    for line in left_out:
+        for number, (pattern, _, _) in enumerate(KINDS):
+            if re.match(pattern, line, re.DOTALL):
+                counts[number] += 1
+                break
+    said = zip(counts, KINDS, strict=True)
+    return ", ".join(f"{count} {one if count == 1 else many}" for count, (_, one, many) in said if count)
 
 
 def file_entry(source: Path, path: str) -> Entry:

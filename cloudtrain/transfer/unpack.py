@@ -7,6 +7,8 @@ are refused, and a data.yaml inside is given the path where it lies.
 from __future__ import annotations
 
 import hashlib
+import os
+import posixpath
 from typing import Any, cast
 
 from cloudtrain.errors import TransferError
@@ -20,6 +22,8 @@ from cloudtrain.transfer.wire import exchange
 
 PATIENCE_S = 6 * 3600.0
 """The machine says nothing while it downloads or unpacks; keep-alives tell a dead line."""
+MARK = "# cloudtrain wrote this from "
+"""How our own data.yaml begins; the rest of the line is the hash of the one that it was written from."""
 
 
 def unpack(
@@ -32,13 +36,15 @@ def unpack(
     """
     archive = f"{layout.root}/archives/{name}"
     digest = source.tree.digest
+    doubt = ""
     if source.kind == "remote":
         address = lent[0].address if lent else source.where
         digest = hashlib.sha256(f"{digest}{lent[0].version}".encode()).hexdigest() if lent else digest
         archive = f"{layout.root}/archives/{digest[:12]}-{name}"
         protocol = "http,https" if lent else "https"
+        doubt = "" if source.sha256 else "doubtful"
         _ask(remote, "dataset-fetch", archive, source.sha256 or "", protocol, data=f"{address}\n".encode())
-    _ask(remote, "dataset-unpack", archive, layout.data, _marker(layout), digest)
+    _have(remote, "dataset-unpack", archive, layout.data, _marker(layout), digest, doubt)
     point_here(remote, layout)
 
 
@@ -47,13 +53,13 @@ def fetch_objects(remote: Remote, layout: Layout, lent: tuple[Lent, ...]) -> Non
     text = "".join(f"{one.path}\0{one.size}\0{one.version}\0" for one in lent)
     digest = hashlib.sha256(text.encode()).hexdigest()
     data = "".join(f"{one.path}\0{one.size}\0{one.address}\0" for one in lent if _below(one.path))
-    _ask(remote, "dataset-objects", layout.data, _marker(layout), digest, data=data.encode())
+    _have(remote, "dataset-objects", layout.data, _marker(layout), digest, data=data.encode())
     point_here(remote, layout)
 
 
 def run_command(remote: Remote, source: DatasetSource, layout: Layout) -> None:
     """Have the user's command fetch the data there, once. Raises `TransferError` with its words."""
-    _ask(remote, "dataset-command", layout.data, _marker(layout), source.tree.digest, source.where)
+    _have(remote, "dataset-command", layout.data, _marker(layout), source.tree.digest, source.where)
     point_here(remote, layout)
 
 
@@ -61,7 +67,14 @@ def _ask(remote: Remote, name: str, *args: str, data: bytes = b"") -> bytes:
     return exchange(remote, script(name), *args, feed=lambda sink: sink.write(data), silence=PATIENCE_S)
 
 
+def _have(remote: Remote, name: str, *args: str, data: bytes = b"") -> None:
+    """Have `layout.data` made into the source's, which goes wholly or not at all."""
+    text = script("dataset-lib", name)
+    exchange(remote, text, *args, feed=lambda sink: sink.write(data), silence=PATIENCE_S)
+
+
 def _marker(layout: Layout) -> str:
+    """Return the record of what `layout.data` holds: there is none after a push file by file."""
     return f"{layout.root}/manifests/dataset.unpacked"
 
 
@@ -71,14 +84,16 @@ def _below(path: str) -> bool:
 
 
 def point_here(remote: Remote, layout: Layout) -> None:
-    """Write `layout.data/data.yaml` from the one that came, with the path where it lies."""
-    path, _, text = exchange(remote, script("dataset-yaml"), layout.data).partition(b"\0")
+    """Write `layout.data/data.yaml` from the one that came, with the path where it lies.
+
+    Does nothing when it was written from that one already: it would be taken for what came.
+    """
+    path, _, text = exchange(remote, script("dataset-yaml"), layout.data, MARK).partition(b"\0")
     if path:
-        _point_here(remote, layout, path.decode("utf-8", "replace"), text)
+        _point_here(remote, layout, path.decode("utf-8", "surrogateescape"), text)
 
 
 def _point_here(remote: Remote, layout: Layout, path: str, text: bytes) -> None:
-    """Write `layout.data/data.yaml` from the one inside the archive."""
     import yaml
 
     try:
@@ -88,13 +103,60 @@ def _point_here(remote: Remote, layout: Layout, path: str, text: bytes) -> None:
     if not isinstance(loaded, dict):
         raise TransferError(f"`{path}` in the archive is no data.yaml")
     document = cast("dict[str, Any]", loaded)
-    folder = f"{layout.data}/{path}".rsplit("/", 1)[0]
-    for split in SPLITS:
-        value = document.get(split)
-        if isinstance(value, str):
-            document[split] = value.removeprefix("../") if value.startswith("../") else value
-    document = {**document, "path": folder}
-    document.pop("download", None)
-    new = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=4096).encode()
-    if new != text:
-        remote.put(new, f"{layout.data}/data.yaml", mode=0o644)
+    came = "what was here" if path == "data.yaml" else hashlib.sha256(text).hexdigest()
+    new = yaml.safe_dump(
+        _pointed(remote, document, layout.data, f"{layout.data}/{path}".rsplit("/", 1)[0]),
+        sort_keys=False,
+        allow_unicode=True,
+        width=4096,
+    )
+    remote.put(f"{MARK}{came}\n{new}".encode(), f"{layout.data}/data.yaml", mode=0o644)
+
+
+def _pointed(remote: Remote, document: dict[str, Any], data: str, folder: str) -> dict[str, Any]:
+    """Return a data.yaml that lay in `folder` as it must read to be found in `data`."""
+    roots = _roots(document.get("path"), data, folder)
+    splits = {split: _texts(document[split]) for split in SPLITS if document.get(split)}
+    asked = {
+        _at(root, way) for root in roots for ways in splits.values() for one in ways for way in _ways(one)
+    }
+    there = _there(remote, asked | set(roots))
+
+    def found(root: str, value: str) -> str:
+        return next((way for way in _ways(value) if _at(root, way) in there), _ways(value)[-1])
+
+    needed = [one for split in ("train", "val") for one in splits.get(split, [])]
+    fits = (root for root in roots if all(_at(root, found(root, one)) in there for one in needed))
+    root = next(fits, next((root for root in roots if root in there), folder))
+    new = {key: value for key, value in document.items() if key != "download"}
+    for split, values in splits.items():
+        texts = [found(root, one) for one in values]
+        new[split] = texts if isinstance(document[split], list) else texts[0]
+    return {**new, "path": root}
+
+
+def _roots(given: object, data: str, folder: str) -> list[str]:
+    """Return where the splits may begin: at the yaml's own `path` if it stays in the data, or beside it."""
+    if not isinstance(given, str) or not given or given.startswith(("/", "~")):
+        return [folder]
+    own = posixpath.normpath(f"{folder}/{given}")
+    return [own, folder] if own == data or own.startswith(f"{data}/") else [folder]
+
+
+def _ways(value: str) -> list[str]:
+    """Return how a split may be meant: a `../` too many is forgiven where it leads nowhere."""
+    return [value, value.removeprefix("../")] if value.startswith("../") else [value]
+
+
+def _texts(value: object) -> list[str]:
+    return [str(one) for one in cast("list[object]", value)] if isinstance(value, list) else [str(value)]
+
+
+def _at(root: str, value: str) -> str:
+    return posixpath.normpath(posixpath.join(root, value))
+
+
+def _there(remote: Remote, paths: set[str]) -> set[str]:
+    """Return which of these paths are on the machine."""
+    data = b"".join(os.fsencode(path) + b"\0" for path in sorted(paths))
+    return {os.fsdecode(path) for path in _ask(remote, "dataset-there", data=data).split(b"\0")[:-1]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,15 +170,21 @@ def check_destination(folder: Path) -> None:
 def copy_to(fetched: Fetched, folder: Path) -> None:
     """Copy the proven checkpoints to a folder of the user's, each through a part file.
 
+    Those of one name keep the folders they lie in (`outputs/a/best.pt`).
     Raises `TransferError` when the disk refuses; what was there before stays.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        names = Counter(artifact.path.name.casefold() for artifact in fetched.checkpoints)
         for artifact in fetched.checkpoints:
-            part = folder / f"{artifact.path.name}.part"
+            alone = names[artifact.path.name.casefold()] == 1
+            name = artifact.path.name if alone else artifact.path.relative_to(fetched.folder)
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f"{target.name}.part")
             try:
                 shutil.copyfile(artifact.path, part)
-                part.replace(folder / artifact.path.name)
+                part.replace(target)
             finally:
                 part.unlink(missing_ok=True)
     except OSError as error:

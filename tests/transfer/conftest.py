@@ -24,13 +24,13 @@ class Seen:
         self.events.append(event)
 
 
-def without_rsync(folder: Path) -> str:
-    """Make a PATH with everything the machine has but rsync."""
+def without(folder: Path, *names: str) -> str:
+    """Make a PATH with everything the machine has but these programs."""
     folder.mkdir(parents=True)
     for source in ("/usr/bin", "/bin"):
         for program in Path(source).iterdir():
             link = folder / program.name
-            if program.name != "rsync" and not link.exists() and not link.is_symlink():
+            if program.name not in names and not link.exists() and not link.is_symlink():
                 link.symlink_to(program)
     return str(folder)
 
@@ -38,7 +38,7 @@ def without_rsync(folder: Path) -> str:
 @pytest.fixture(params=["rsync", "tar"])
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sshd]:
     """A machine with rsync, and one without."""
-    path = "/usr/local/bin:/usr/bin:/bin" if request.param == "rsync" else without_rsync(tmp_path / "bin")
+    path = "/usr/local/bin:/usr/bin:/bin" if request.param == "rsync" else without(tmp_path / "bin", "rsync")
     server = Sshd(tmp_path / "machine", path=path).start()
     yield server
     server.stop()

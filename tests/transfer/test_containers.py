@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
+import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cloudtrain.errors import TornCheckpoint
-from cloudtrain.transfer.containers import prove
+from cloudtrain.transfer.containers import is_checkpoint, prove
 
 
 def make_pt(path: Path, size: int = 20_000, seed: int = 0) -> Path:
@@ -39,8 +42,8 @@ def make_safetensors(path: Path) -> Path:
 def test_whole_ones(tmp_path: Path) -> None:
     assert prove(make_pt(tmp_path / "a.pt")) == "zip"
     assert prove(make_safetensors(tmp_path / "a.safetensors")) == "safetensors"
-    (tmp_path / "old.pt").write_bytes(b"\x80\x02\x8a")
-    assert prove(tmp_path / "old.pt") == "still"
+    (tmp_path / "old.pt").write_bytes(pickle.dumps({"epoch": 1}))
+    assert prove(tmp_path / "old.pt") == "pickle"
     (tmp_path / "a.onnx").write_bytes(b"x")
     assert prove(tmp_path / "a.onnx") == "still"
 
@@ -81,3 +84,76 @@ def test_garbage(tmp_path: Path) -> None:
         (tmp_path / "a.safetensors").write_bytes(os.urandom(number))
         with pytest.raises(TornCheckpoint):
             prove(tmp_path / "a.safetensors")
+
+
+def make_legacy(path: Path, kind: bytes = b"torch\nFloatStorage", element: int = 4) -> Path:
+    """Write two storages of seven elements as torch did before 1.6 (torch.serialization, `_legacy_save`)."""
+
+    def named(key: bytes, storage: bytes) -> bytes:
+        return storage + b"X\x01\0\0\0" + key + b"X\x03\0\0\0cpuq\x06K\x07NtQ"
+
+    about = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}
+    first = named(b"1", b"(X\x07\0\0\0storageq\x03c" + kind + b"\nq\x04")
+    model = b"\x80\x02]q\x00" + first + b"a" + named(b"2", b"(h\x03h\x04") + b"a."
+    heads = [pickle.dumps(one, 2) for one in (0x1950A86A20F9469CFC6C, 1001, about)]
+    storage = struct.pack("<q", 7) + bytes(range(7)) * element
+    path.write_bytes(b"".join((*heads, model, pickle.dumps(["1", "2"], 2), storage, storage)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("pytorch_model.bin", make_pt),
+        ("last.pth.tar", make_pt),
+        ("old.pt", make_legacy),
+        ("old.pth.tar", make_legacy),
+        ("pytorch_model.bin", make_legacy),
+    ],
+)
+def test_torn_whatever_it_is_called(tmp_path: Path, name: str, make: Callable[[Path], Path]) -> None:
+    """What a file is its first bytes tell; it is refused wherever it ends."""
+    assert is_checkpoint(name)
+    whole = make(tmp_path / name).read_bytes()
+    assert prove(tmp_path / name) in ("zip", "pickle")
+    for offset in {40, len(whole) // 2, *range(max(40, len(whole) - 90), len(whole))}:
+        (tmp_path / name).write_bytes(whole[:offset])
+        with pytest.raises(TornCheckpoint):
+            prove(tmp_path / name)
+
+
+def test_pickles_that_nobody_can_tell_are_taken(tmp_path: Path) -> None:
+    """A good file is never refused: unknown types, other formats, what joblib puts between opcodes."""
+    assert prove(make_legacy(tmp_path / "a.pt", b"torch\nNewStorage", 3)) == "pickle"
+    (tmp_path / "model.bin").write_bytes(b"\x80\x02" + bytes(range(256)) * 4)
+    assert prove(tmp_path / "model.bin") == "still"
+    joblib = (
+        b"\x80\x04\x8c\x13joblib.numpy_pickle\x94\x8c\x11NumpyArrayWrapper\x94\x93\x94\x8e" + b"\xff" * 40
+    )
+    (tmp_path / "forest.pt").write_bytes(joblib)
+    assert prove(tmp_path / "forest.pt") == "pickle"
+    (tmp_path / "two.pt").write_bytes(pickle.dumps([1]) + pickle.dumps([2]) + b"more")
+    assert prove(tmp_path / "two.pt") == "pickle"
+
+
+def test_every_file_that_torch_writes(tmp_path: Path) -> None:
+    """In its older format, by every protocol and of every type; without its last byte none."""
+    torch = pytest.importorskip("torch")
+    shared = torch.arange(12.0)
+    kinds = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64 complex128 uint16 float8_e5m2"
+    states: list[object] = [torch.zeros(3, dtype=getattr(torch, kind)) for kind in kinds.split()]
+    states += [
+        {"a": shared, "b": shared[3:], "n": 1},
+        torch.nn.Linear(3, 4).state_dict(),
+        torch.nn.Linear(3, 4),
+        7,
+    ]
+    states.append({"optimizer": [None] * 3000, "many": {str(n): torch.zeros(1) for n in range(400)}})
+    for protocol in (2, 3, 4, 5):
+        for state in states:
+            path = tmp_path / "a.pt"
+            torch.save(state, path, _use_new_zipfile_serialization=False, pickle_protocol=protocol)
+            assert prove(path) == "pickle"
+            path.write_bytes(path.read_bytes()[:-1])
+            with pytest.raises(TornCheckpoint):
+                prove(path)

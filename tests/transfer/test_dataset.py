@@ -184,3 +184,36 @@ def test_none_and_folder_and_remote(tmp_path: Path) -> None:
     (tmp_path / "bad.zip").write_bytes(b"no zip")
     with pytest.raises(ConfigError, match="cannot be read"):
         inspect("bad.zip", tmp_path)
+
+
+def test_labels_of_images_below_a_folder_called_images(tmp_path: Path) -> None:
+    """The trainers change the last `/images/` of a path, whatever stands above it."""
+    make_dataset(tmp_path / "images" / "coco")
+    (tmp_path / "p").mkdir()
+    far = tmp_path / "images" / "coco" / "images"
+    (tmp_path / "p" / "data.yaml").write_text(f"train: {far}/train\nval: {far}/val\nnames: [a]\n")
+    source = inspect("p/data.yaml", tmp_path)
+    document = rewritten(source)
+    names = {entry.path for entry in source.tree.files}
+    assert f"{document['train']}/0.png" in names
+    assert f"{document['train']}/0.txt".replace("images/", "labels/") in names
+
+
+@pytest.mark.parametrize(
+    ("train", "content", "words"),
+    [
+        (
+            "list.txt",
+            "./images/grün.jpg\n".encode("latin-1"),
+            r"list.txt: is no text in UTF-8: write this list",
+        ),
+        ("one.jpg", b"\xff\xd8\xff", r"ds/data.yaml:1: `train:` names one image.*name its folder"),
+    ],
+)
+def test_what_is_no_list_is_named(tmp_path: Path, train: str, content: bytes, words: str) -> None:
+    make_dataset(tmp_path / "ds", f"train: {train}\nval: images/val\nnames: [a]\n")
+    (tmp_path / "ds" / train).write_bytes(content)
+    with pytest.raises(ConfigError, match=words) as caught:
+        inspect("ds/data.yaml", tmp_path)
+    assert len(caught.value.problems) == 1
+    assert caught.value.hint

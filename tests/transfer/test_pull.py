@@ -14,13 +14,16 @@ from typing import Literal
 
 import pytest
 
-from cloudtrain.errors import CloudtrainError, ConnectError, TornCheckpoint
+from cloudtrain.errors import CloudtrainError, ConnectError, TornCheckpoint, TransferError
 from cloudtrain.events import Event, Note, Progress, Reporter, Silent
 from cloudtrain.models.training import Artifact
 from cloudtrain.ssh.remote import Remote, connect
 from cloudtrain.transfer.earlier import set_aside, settle
+from cloudtrain.transfer.fetch import Fetch
 from cloudtrain.transfer.index import Index, Record, stamp
+from cloudtrain.transfer.listing import Found
 from cloudtrain.transfer.pull import newest_unproven, pull
+from cloudtrain.transfer.wire import Meter
 from tests.support.sshd import Sshd
 from tests.transfer.conftest import Seen
 from tests.transfer.test_containers import make_pt
@@ -403,3 +406,50 @@ def test_a_checkpoint_torn_for_ever_has_its_secured_copy_brought_home(
     assert unproven() == ()
     (trainer.run / "weights" / "last.pt").touch()  # somebody writes it after all
     assert unproven() == (str(trainer.run / "weights" / "last.pt"),)
+
+
+def test_links_of_a_script_come_home(line: Remote, trainer: Trainer, home: Path) -> None:
+    """A link counts as the file it leads to, and none leads out of the project and the run's folder."""
+    secret = trainer.root / "secret.pt"
+    make_pt(trainer.project / "old.pt", seed=9)
+    os.utime(trainer.project / "old.pt", (1, 1))
+    (trainer.project / "a b").mkdir()
+    make_pt(trainer.project / "a b" / "e12.pt", seed=1)
+    make_pt(trainer.run / "e13.pt", seed=2)
+    make_pt(secret, seed=3)
+    links = {"best.pt": "a b/e12.pt", "old-link.pt": "old.pt", "out.pt": str(secret), "gone.pt": "nothing"}
+    links |= {
+        "new\nline.pt": "a b/../a b/e12.pt",
+        "of the run.pt": str(trainer.run / "e13.pt"),
+        "folder.pt": "a b",
+    }
+    for name, target in links.items():
+        (trainer.project / name).symlink_to(target)
+    (trainer.run / "last.pt").symlink_to("e13.pt")
+    (trainer.run / "chain.pt").symlink_to(trainer.project / "out.pt")
+    found = fetch(line, trainer, home, kind="script", outputs=("**/*.pt",))
+    came = {name for name in found if name.endswith(".pt")}
+    outputs = {"best.pt", "a b/e12.pt", "new\nline.pt", "of the run.pt"}
+    assert came == {f"outputs/{name}" for name in outputs} | {"e13.pt", "last.pt"}
+    assert (home / "outputs" / "best.pt").read_bytes() == (trainer.project / "a b" / "e12.pt").read_bytes()
+    assert not (home / "outputs" / "best.pt").is_symlink()
+    project, log = str(trainer.project), str(trainer.log)
+    left = newest_unproven(
+        line, str(trainer.run), home, kind="script", project=project, outputs=("**/*.pt",), log=log
+    )
+    assert left == ()
+    make_pt(trainer.project / "a b" / "e14.pt", seed=5)
+    (trainer.project / "best.pt").unlink()
+    (trainer.project / "best.pt").symlink_to("a b/e14.pt")
+    fetch(line, trainer, home, kind="script", outputs=("best.pt",))
+    assert (home / "outputs" / "best.pt").read_bytes() == (trainer.project / "a b" / "e14.pt").read_bytes()
+
+
+def test_a_place_that_cannot_be_written_is_told(line: Remote, trainer: Trainer, home: Path) -> None:
+    """Also for what has come whole before anything is asked for: here a file of no bytes."""
+    (trainer.project / "empty.txt").touch()
+    home.mkdir()
+    (home / "outputs").write_text("a file stands where the folder must")
+    found = Found("other", str(trainer.project / "empty.txt"), "outputs/empty.txt", 0, "1.0")
+    with pytest.raises(TransferError, match="cannot write below"):
+        Fetch(line, home, Index(home), Meter(Silent(), "fetch", 0)).run((found,))

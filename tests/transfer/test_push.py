@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import threading
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.errors import CloudtrainError, TransferError
-from cloudtrain.events import Event, Progress, Silent
+from cloudtrain.events import Event, Note, Progress, Silent
 from cloudtrain.models.config import Config, Dataset, Project
 from cloudtrain.models.run import Layout
 from cloudtrain.ssh.remote import Remote, connect
 from cloudtrain.transfer.dataset import inspect_dataset
 from cloudtrain.transfer.push import differs, project_digest, push_dataset, push_model, push_project
+from cloudtrain.transfer.scripts import script
+from cloudtrain.transfer.wire import exchange
 from tests.support.sshd import Sshd
 from tests.transfer.conftest import Seen
 from tests.transfer.test_dataset import make_dataset
@@ -283,3 +286,94 @@ def test_archive_with_a_link_out_of_it_is_refused(
     with pytest.raises(TransferError, match="leads out of it"):
         push_dataset(line, source, layout, seen)
     assert not Path(layout.data).exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "big file"])
+def test_a_folder_that_the_machine_wrote_into_becomes_something_else(
+    line: Remote, layout: Layout, base: Path, seen: Seen, kind: str
+) -> None:
+    """What the machine wrote is kept beside it, under a free name."""
+    (base / "out").mkdir()
+    (base / "out" / "a.txt").write_text("a")
+    (base / "target").write_text("t")
+    push_project(line, Config(), base, layout, seen)
+    there = Path(layout.project)
+    (there / "out" / "made.pt").write_text("made there")
+    (there / "out.cloudtrain-kept").write_text("taken")
+    (base / "out" / "a.txt").unlink()
+    (base / "out").rmdir()
+    if kind == "link":
+        (base / "out").symlink_to("target")
+    else:
+        (base / "out").write_bytes(b"x" * (6_000_000 if kind == "big file" else 1))
+    for _ in range(2):
+        push_project(line, Config(), base, layout, seen)
+    kept = {"out.cloudtrain-kept": b"taken", "out.cloudtrain-kept-2/made.pt": b"made there"}
+    assert contents(there) == {**contents(base), **kept}
+
+
+def test_a_file_that_the_machine_made_a_folder_of_is_deleted_here(
+    line: Remote, layout: Layout, base: Path, seen: Seen
+) -> None:
+    (base / "a").write_text("1")
+    (base / "b").write_text("1")
+    push_project(line, Config(), base, layout, seen)
+    there = Path(layout.project)
+    (there / "a").unlink()
+    (there / "a").mkdir()
+    (there / "a" / "made").write_text("made there")
+    (base / "a").unlink()
+    push_project(line, Config(), base, layout, seen)
+    assert contents(there) == {"b": b"1", "a/made": b"made there"}
+
+
+def test_a_big_file_in_a_folder_with_a_newline(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    (base / "end\n").mkdir()
+    (base / "end\n" / "big").write_bytes(os.urandom(5_000_000))
+    push_project(line, Config(), base, layout, seen)
+    assert contents(Path(layout.project)) == contents(base)
+    assert not (Path(layout.project) / "end").exists()
+
+
+def test_parts_of_other_files_go_before_anything_comes(line: Remote, layout: Layout) -> None:
+    """They take room that the push counts on."""
+    manifest = f"{layout.root}/manifests/project"
+    parts = Path(f"{manifest}.parts")
+    parts.mkdir(parents=True)
+    for name in ("old", "old.done", "new", "new.done"):
+        (parts / name).write_text("x")
+    data = gzip.compress(b"fa\0") + gzip.compress(b"pnew\0")
+    said = exchange(
+        line,
+        script("push-lib", "push-lane"),
+        layout.project,
+        manifest,
+        feed=lambda sink: sink.write(b"begin %d\n%send\n" % (len(data), data)),
+    )
+    assert said == b"ok\n"
+    assert {path.name for path in parts.iterdir()} == {"new", "new.done"}
+
+
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_what_stays_at_home_is_said(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    """One line for all that is left out as usual; by name what cannot be read."""
+    make_dataset(base / "data")
+    (base / "data" / "images" / "train" / "gone.png").symlink_to("nowhere")
+    for name in (".git/config", ".venv/pyvenv.cfg", "runs/1/best.pt", "a.log"):
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).write_text("x")
+    (base / ".gitignore").write_text("*.log\n")
+    (base / "out").symlink_to("/tmp")
+    config = Config(dataset=Dataset(path="data/data.yaml"))
+    push_project(line, config, base, layout, seen)
+    source = inspect_dataset(config, base)
+    assert source is not None
+    push_dataset(line, source, layout, seen)
+    notes = [event for event in seen.events if isinstance(event, Note)]
+    said = (
+        "left at home of the project: 1 run folder, 2 of .git and caches, 1 link out of the folder, 1 ignored"
+    )
+    assert [note.text for note in notes if note.level == "info"] == [said]
+    warning = next(note for note in notes if note.level == "warning")
+    assert warning.text == "`images/train/gone.png` cannot be read and stayed at home"
+    assert warning.hint

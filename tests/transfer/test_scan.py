@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from cloudtrain.transfer.scan import scan_project
+from cloudtrain.transfer.scan import left_at_home, scan_data, scan_project
 
 
 def write(root: Path, *names: str, text: str = "x") -> None:
@@ -113,3 +114,82 @@ def test_digest_sees_size_time_name_and_mode(tmp_path: Path) -> None:
     seen.add(scan_project(tmp_path).digest)
     assert len(seen) == 5
     assert scan_project(tmp_path).digest in seen
+
+
+AROUND = ("vendor/key.pem", "vendor/.env", "vendor/.aws/credentials", "vendor/.git/config", "vendor/a.pyc")
+
+
+@pytest.mark.parametrize(
+    ("git", "own", "exclude"),
+    [
+        ("vendor/\n", "!vendor/\n", ()),
+        ("", "", ("/*", "!/vendor/")),
+        ("", "/*\n!/vendor/**\n", ()),
+        ("", "!*\n", ()),
+        ("", "!*.*\n", ()),
+        ("", "![a-z]*\n![.]*\n", ()),
+        ("/*\n!/vendor/\n", "", ()),
+    ],
+)
+def test_a_folder_that_is_wanted_brings_no_secrets(
+    tmp_path: Path, git: str, own: str, exclude: tuple[str, ...]
+) -> None:
+    write(tmp_path, *AROUND, "vendor/lib.py")
+    (tmp_path / ".gitignore").write_text(git)
+    (tmp_path / ".cloudtrainignore").write_text(own)
+    assert {name for name in names(tmp_path, *exclude) if "/" in name} == {"vendor/lib.py"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "sent"),
+    [
+        ("!*.pem", {"vendor/key.pem"}),
+        ("!/vendor/.env", {"vendor/.env"}),
+        ("!.env*", {"vendor/.env"}),
+        ("!.aws/", {"vendor/.aws/credentials", "vendor/.aws/sso.pem"}),
+        ("!vendor/.git/**", {"vendor/.git/config"}),
+        ("!*.pyc", {"vendor/a.pyc"}),
+        ("!/vendor/key\\.pem", {"vendor/key.pem"}),
+    ],
+)
+def test_a_rule_that_names_them_sends_them(tmp_path: Path, rule: str, sent: set[str]) -> None:
+    write(tmp_path, *AROUND, "vendor/.aws/sso.pem")
+    assert names(tmp_path, rule) == sent
+
+
+def test_secrets_in_capitals_and_rules_behind_a_mark(tmp_path: Path) -> None:
+    """As Windows writes both."""
+    write(tmp_path, "KEY.PEM", "Id_Rsa", ".ENV", ".AWS/credentials", "secret.txt", "a.py")
+    (tmp_path / ".cloudtrainignore").write_bytes(b"\xef\xbb\xbfsecret.txt\r\n")
+    assert names(tmp_path) == {"a.py", ".cloudtrainignore"}
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    write(tmp_path, "a.py")
+    for name in ("id_work", "x.key", ".gitignore"):
+        os.mkfifo(tmp_path / name)
+    assert names(tmp_path) == {"a.py"}
+
+
+def test_folders_of_images_whatever_they_are_called(tmp_path: Path) -> None:
+    """In a dataset only secrets, .git and what macOS adds stay."""
+    kept = {f"{name}/a.jpg" for name in ("runs", "venv", ".venv", ".cache", "node_modules", "x.egg-info")}
+    write(tmp_path, *kept, ".git/config", "__MACOSX/._a.jpg", "sub/.DS_Store", ".env", "b/.git/HEAD")
+    assert {entry.path for entry in scan_data(tmp_path, "images/").files} == {f"images/{one}" for one in kept}
+
+
+def test_what_stayed_in_a_phrase() -> None:
+    lines = (
+        "runs/ (left out by default)",
+        ".git/ (left out by default)",
+        "a/.cache/ (left out by default)",
+        "out (a link that leaves the project: /tmp)",
+        "b (x).log (ignored)",
+        "new\nline.log (ignored)",
+        "key.pem (looks like a secret; `!key.pem` in .cloudtrainignore sends it)",
+        "c (cannot be read: Permission denied)",
+    )
+    phrase = "1 run folder, 2 of .git and caches, 1 link out of the folder, 2 ignored"
+    assert left_at_home(lines) == phrase
+    assert left_at_home(()) == ""

@@ -1,7 +1,8 @@
 """Addresses of S3 objects that anyone who has them may read for a while.
 
 The machine gets no rights of its own: the caller's are lent by presigned requests,
-for these objects, for reading, and they end by themselves.
+for these objects, for reading, and they end by themselves. An address is signed for the
+bucket's own region, whichever the run is in: S3 says it in what it answers anyway.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ def lend(source: str, *, profile: str | None, region: str | None) -> tuple[Lent,
         session: Any = boto3.Session(profile_name=profile, region_name=region)
         options = BotoConfig(signature_version="s3v4", retries={"max_attempts": 3, "mode": "standard"})
         client: Any = session.client("s3", config=options)
+        told = _told_region(client)
         found = _objects(client, bucket, key)
+        if told and told[-1] != client.meta.region_name:
+            client = session.client("s3", config=options, region_name=told[-1])
         return tuple(
             Lent(
                 path=name[len(key) :] if key.endswith("/") or not key else name.rsplit("/", 1)[-1],
@@ -48,6 +52,22 @@ def lend(source: str, *, profile: str | None, region: str | None) -> tuple[Lent,
         raise CloudError(
             f"`{source}` cannot be read: {error}", hint="check the address, and your right s3:GetObject to it"
         ) from error
+
+
+def _told_region(client: Any) -> list[str]:  # noqa: ANN401 - no stubs for S3
+    """Return a list that fills with the bucket's region as answers come.
+
+    S3 names it when it was asked in another one; botocore then asks again there, but would
+    go on to sign addresses for its own.
+    """
+    told: list[str] = []
+
+    def hear(response_dict: dict[str, Any] | None = None, **_: object) -> None:
+        if response_dict and (region := response_dict["headers"].get("x-amz-bucket-region")):
+            told.append(str(region))
+
+    client.meta.events.register("response-received.s3", hear)
+    return told
 
 
 def _objects(client: Any, bucket: str, key: str) -> list[tuple[str, int, str]]:  # noqa: ANN401 - no stubs for S3

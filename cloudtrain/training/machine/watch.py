@@ -22,6 +22,7 @@ from .checkpoints import proves_itself, secure, whole
 SUFFIXES = (
     ".pt",
     ".pth",
+    ".pth.tar",
     ".ckpt",
     ".safetensors",
     ".h5",
@@ -70,7 +71,7 @@ class Watch:
                 if (self.run_dir / "weights" / "last.pt").exists()
                 else []
             )
-        found = {path for path in self.run_dir.rglob("*") if path.suffix in SUFFIXES}
+        found = {path for path in self.run_dir.rglob("*") if path.name.endswith(SUFFIXES)}
         outputs: list[str] = self.plan.get("outputs", [])
         for pattern in outputs:
             found |= {
