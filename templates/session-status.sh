@@ -8,7 +8,7 @@ saved() {
   local dir=$1 file IFS=
   shift
   [[ -d $run_dir ]] && find "$run_dir" -ignore_readdir_race -type f \
-    \( -name '*.pt' -o -name '*.pth' -o -name '*.ckpt' -o -name '*.safetensors' \) -printf '%T@\t%p\n'
+    \( -name '*.pt' -o -name '*.pth' -o -name '*.pth.tar' -o -name '*.ckpt' -o -name '*.safetensors' \) -printf '%T@\t%p\n'
   cd "$root/project" 2>/dev/null || return 0
   for pattern in "$@"; do
     # shellcheck disable=SC2086 # a pattern is meant to be expanded

@@ -141,7 +141,7 @@ class Train:
     """all, how many, or which, as [0, 1]; default: all for YOLO, for a script its own business."""
     command: str | None = None
     """The command of kind script."""
-    outputs: tuple[str, ...] = ("**/*.pt", "**/*.pth", "**/*.safetensors")
+    outputs: tuple[str, ...] = ("**/*.pt", "**/*.pth", "**/*.pth.tar", "**/*.ckpt", "**/*.safetensors")
     """Kind script: which files come home, as patterns in the project folder."""
 
 

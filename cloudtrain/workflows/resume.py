@@ -137,7 +137,7 @@ def _copies(place: Path, run: RunFolder, config: Config) -> list[Copy]:
         record = index.record(name) if path.is_file() else None
         if (
             record is None
-            or path.suffix not in (".pt", ".pth", ".ckpt", ".safetensors")
+            or not path.name.endswith((".pt", ".pth", ".pth.tar", ".ckpt", ".safetensors"))
             or path.stem == "best"
         ):
             continue
