@@ -13,6 +13,7 @@ from cloudtrain import training
 from cloudtrain.errors import ConnectError, TransferError, UsageError
 from cloudtrain.events import Note, Reporter, Timeline
 from cloudtrain.journal.folder import RunFolder
+from cloudtrain.journal.log import brought_home
 from cloudtrain.models.config import Config
 from cloudtrain.models.run import Layout
 from cloudtrain.models.training import Artifact, Session
@@ -58,6 +59,7 @@ def fetch_over(
         fetched = _fetch_session(remote, folder, config, timeline, layout, found[-1], everything=everything)
         if found[-1].state != "running" and not unproven_checkpoints(remote, folder, config):
             mark()
+            _note_home(folder, found[-1])
     return fetched
 
 
@@ -67,13 +69,24 @@ def fetch_all_sessions(
     """Fetch every session's newest checkpoints: what `down` must not lose."""
     layout = layout_on(remote, folder)
     with holding(remote, layout, "fetching"), proving(remote, layout) as mark:
+        found = training.sessions(remote, layout)
         fetched = tuple(
             _fetch_session(remote, folder, config, timeline, layout, session, everything=False)
-            for session in training.sessions(remote, layout)
+            for session in found
         )
         if not unproven_checkpoints(remote, folder, config):
             mark()
+            _note_home(folder, *found[-1:])
     return fetched
+
+
+def _note_home(folder: RunFolder, *newest: Session) -> None:
+    """Write down that a training's end is at home, so that nobody trains it again when its machine is gone."""
+    for session in newest:
+        if session.exit_code is not None:
+            here = (session.number, session.exit_code)
+            if brought_home(folder.journal.rows()) != here:
+                folder.journal.append("home", session=session.number, exit_code=session.exit_code)
 
 
 def unproven_checkpoints(remote: Remote, folder: RunFolder, config: Config) -> tuple[str, ...]:
