@@ -114,6 +114,52 @@ def test_a_machine_that_goes_down_interrupts_and_fails_nothing(bench: Bench) -> 
     assert secured_epochs(bench) == [1], "the watcher takes a last look"
 
 
+SAVING = """
+trap 'echo saved; exit 0' TERM
+[ -e again ] && { [ -e "$CLOUDTRAIN_NOTICE" ] && echo told again; echo gone on; exit 0; }
+touch again; echo on
+while [ ! -e "$CLOUDTRAIN_NOTICE" ]; do sleep 0.02; done
+echo heard; exit 0
+"""
+
+
+def test_a_script_that_saves_and_exits_well_when_the_machine_goes_down_goes_on(bench: Bench) -> None:
+    session = bench.start(SAVING)
+    bench.until(session, "on")
+    supervisor = bench.pid(session, "supervisor")
+    for pid in (supervisor, bench.pid(session, "trainer")):
+        os.kill(pid, signal.SIGTERM)
+    until(lambda: gone(supervisor))
+    assert bench.now().state == "interrupted"
+    resume(bench)
+    assert bench.end(bench.now()).exit_code == 0
+    assert bench.log(session).splitlines()[-1] == "gone on"
+    assert "saved" in bench.log(session)
+
+
+def test_a_script_that_stops_at_a_notice_goes_on_and_is_not_told_the_same_again(bench: Bench) -> None:
+    session = bench.start(SAVING)
+    bench.until(session, "on")
+    supervisor = bench.pid(session, "supervisor")
+    Path(bench.layout.session(1), "notice").write_text('{"kind": "spot"}')
+    until(lambda: gone(supervisor))
+    assert bench.now().state == "interrupted"
+    resume(bench)
+    assert bench.end(bench.now()).exit_code == 0
+    assert bench.log(session).splitlines()[-1] == "gone on"
+    assert "told again" not in bench.log(session)
+
+
+def test_one_that_finishes_long_after_a_notice_has_finished(bench: Bench) -> None:
+    session = bench.start("echo on; until [ -e go ]; do sleep 0.02; done")
+    bench.until(session, "on")
+    notice = Path(bench.layout.session(1), "notice")
+    notice.write_text('{"kind": "rebalance"}')
+    os.utime(notice, (1, 1))
+    Path(bench.layout.project, "go").touch()
+    assert bench.end(session).state == "finished"
+
+
 def test_two_resumes_at_once_start_one(bench: Bench) -> None:
     session = counting(bench, go=0)
     bench.until(session, "from 0")
