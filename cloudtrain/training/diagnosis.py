@@ -34,7 +34,7 @@ _MISSING = re.compile(
     r"(?P<module>ModuleNotFoundError: No module named '[^']+')"
 )
 _MEMORY = re.compile(
-    r"killed by signal: Killed|DefaultCPUAllocator: (?:not enough|can't allocate) memory|^MemoryError|"
+    r"killed by signal: Killed|Signal 9 \(SIGKILL\) received by PID|DefaultCPUAllocator: (?:not enough|can't allocate) memory|^MemoryError|"
     r"Cannot allocate memory|\[Errno 12\]"
 )
 

@@ -26,11 +26,13 @@ RuntimeError: DataLoader worker (pid 4242) is killed by signal: Bus error. It is
 """
 MISSING = "FileNotFoundError: [Errno 2] No such file or directory: 'labels/classes.txt'\n"
 KILLED = "RuntimeError: DataLoader worker (pid 77) is killed by signal: Killed.\n"
+RANK = "  error_file: <N/A>\n  traceback : Signal 9 (SIGKILL) received by PID 4711\n"
 
 
 @pytest.mark.parametrize(
     ("log", "kind", "setting"),
     [
+        (RANK, "memory", "train.args.workers"),
         (CUDA, "gpu-memory", "train.args.batch"),
         (DISK, "disk", "instance.volume_gb"),
         (BUS, "shared-memory", "train.args.workers"),

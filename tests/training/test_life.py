@@ -198,6 +198,27 @@ def test_a_crash_loop_stops_and_says_why(bench: Bench) -> None:
     assert bench.log(ended).count("hello\n") == 3
 
 
+ORPHANS = """
+[ -e once ] && { echo second; exit 0; }
+touch once
+setsid sh -c 'echo $$ >orphan; exec sleep 1000' &
+until [ -s orphan ]; do sleep 0.02; done
+kill -KILL $$
+"""
+
+
+def test_what_a_killed_launcher_left_does_not_train_beside_the_next(bench: Bench) -> None:
+    session = bench.start(ORPHANS)
+    ended = bench.end(session)
+    orphan = Path(bench.layout.project, "orphan").read_text().strip()
+    try:
+        assert ended.exit_code == 0
+        assert bench.log(session).splitlines()[-1] == "second"
+        assert gone(orphan)
+    finally:
+        gone(orphan) or os.kill(int(orphan), signal.SIGKILL)
+
+
 def test_a_failure_is_not_repeated(bench: Bench) -> None:
     ended = bench.end(bench.start("echo hello; exit 1"))
     assert bench.log(ended) == "hello\n"
