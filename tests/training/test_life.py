@@ -11,8 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from cloudtrain.models.run import Layout
+from cloudtrain.ssh.remote import Remote
 from cloudtrain.training import status, stop
+from tests.support.sshd import Sshd
 from tests.training.conftest import Bench, gone
+from tests.transfer.test_cuts import small_disk
 
 COUNTING = """
 import os, pathlib, sys, time, zipfile
@@ -264,6 +270,25 @@ def test_the_plan_says_what_is_needed(bench: Bench) -> None:
     plan = json.loads(Path(bench.layout.session(1), "plan.json").read_text())
     assert plan["kind"] == "script"
     assert plan["secured"] == bench.layout.secured(1)
+
+
+FILLING = 'echo on; head -c 64M /dev/zero >"$CLOUDTRAIN_RUN_DIR/last.pt"; exit 1'
+
+
+@pytest.mark.parametrize("end", ["exit 1", "kill -SEGV $$"])
+def test_a_full_disk_takes_no_word_of_the_end(sshd: Sshd, remote: Remote, end: str) -> None:
+    with small_disk(sshd.home / "small", "4m") as disk:
+        bench = Bench(sshd, remote, Layout(str(disk / "run")))
+        Path(bench.layout.project).mkdir(parents=True)
+        session = bench.start(FILLING.replace("exit 1", end))
+        ended = bench.end(session)
+        found = status(remote, bench.layout, bench.config("true"))
+        assert ended.state == "failed"
+        assert found is not None
+        assert found.trouble is not None
+        assert (found.trouble.kind, "instance.volume_gb" in found.trouble.hint) == ("disk", True)
+        assert ("three times" in found.trouble.text) == ("SEGV" in end)
+        assert not Path(bench.layout.session(1), "ballast").exists()
 
 
 def guarded(bench: Bench, command: str, **lease: Any) -> Any:
