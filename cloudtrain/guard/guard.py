@@ -8,6 +8,7 @@ It reads, besides the config (a machine's contact globs find its runs, RUN = a f
   the instance tag cloudtrain-deadline, spot and rebalance notices, and the date, by IMDSv2
   RUN/sessions/NNN/{started,supervisor,trainer,exit,stop}  how a session is doing
   RUN/sessions/NNN/secured   rewritten after each secured checkpoint
+  RUN/runs/NNN/{evolve.csv,tune_results.ndjson}  the results of a search
   RUN/fetching               touched every minute by our own fetch: holds a rescue window open
   RUN/working                touched every minute by our own installs and pushes: not idle
   RUN/fetched                touched when every checkpoint was proven to be at home
@@ -389,10 +390,7 @@ class Look:
         runs = self.runs or [run for path in found for run in glob.glob(path + "/*/")]
         sessions = tuple(s for s in (newest_session(run, now.boot) for run in runs) if s is not None)
         fetching = any(abs(now.wall - modified(run + "fetching")) < FRESH_S for run in runs)
-        unfetched = any(
-            0 < s.secured > modified(os.path.join(os.path.dirname(os.path.dirname(s.folder)), "fetched"))
-            for s in sessions
-        )
+        unfetched = any(0 < secured_in(run) > modified(run + "fetched") for run in runs)
         working = [path for run in runs for path in glob.glob(run + "working") + glob.glob(run + "logs/*")]
         active = "work of ours" if self.changed(working, "st_mtime") else ""
         return seen._replace(
@@ -468,6 +466,12 @@ def newest_session(run: str, boot: str) -> Session | None:
     else:
         state = "failed" if os.path.exists(folder + "/stop") else "interrupted"
     return Session(folder, state, modified(folder + "/secured"))
+
+
+def secured_in(run: str) -> float:
+    """Return when a run last had something to bring home, of whichever session; 0 for never."""
+    kinds = ("sessions/*/secured", "runs/*/evolve.csv", "runs/*/tune_results.ndjson")
+    return max([modified(path) for kind in kinds for path in glob.glob(run + kind)] or [0.0])
 
 
 def alive_in(file: str, boot: str) -> int:

@@ -398,6 +398,23 @@ def test_input_counts_and_output_does_not() -> None:
         os.close(theirs)
 
 
+@pytest.mark.parametrize(
+    "left", ["sessions/001/secured", "runs/001/evolve.csv", "runs/001/tune_results.ndjson"]
+)
+def test_whatever_session_secured_it_what_is_not_at_home_is_unfetched(machine: Machine, left: str) -> None:
+    run = machine.session(1).parent.parent
+    look = guard.Look(machine.config)
+    assert not look(guard.clock(0)).unfetched
+    (run / left).parent.mkdir(parents=True, exist_ok=True)
+    (run / left).touch()
+    (machine.session(2) / "exit").write_text("1 1\n")  # failed at once
+    assert look(guard.clock(0)).unfetched
+    (run / "fetched").touch()
+    assert not look(guard.clock(0)).unfetched
+    machine.start()  # the fixture reads its journal
+    assert until((machine.folder / "journal").exists)
+
+
 def test_it_ends_when_its_config_is_taken_away(machine: Machine) -> None:
     machine.start()
     assert until((machine.state / "status.json").exists)
