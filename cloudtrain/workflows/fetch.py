@@ -21,6 +21,7 @@ from cloudtrain.ssh.remote import Remote
 from cloudtrain.transfer.pull import newest_unproven, pull
 from cloudtrain.workflows.context import artifacts_of, connect_run, layout_on
 from cloudtrain.workflows.holding import holding, proving
+from cloudtrain.workflows.outlook import Outlook
 
 WATCH_S = 5.0
 """Seconds between two looks of `--watch`."""
@@ -117,13 +118,14 @@ def watch(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Fetched:
-    """Keep fetching until the session ends; a dropped line is connected again.
+    """Keep fetching until the session ends; a dropped line is connected again, an interrupted one waited for.
 
     The copy at home is at most `max_age_s` seconds behind the machine: it is looked at often
     enough for that, and when that cannot be kept a warning says so, and again when it can.
     """
     age = Age(max_age_s, reporter, clock)
     pause = min(WATCH_S, max_age_s / 4)
+    outlook, told = Outlook(), False
     while True:
         try:
             with connect_run(folder) as remote:
@@ -131,13 +133,24 @@ def watch(
                     began = clock()
                     fetched = fetch_over(remote, folder, config, timeline)
                     age.proven(began)
-                    if fetched.session.state != "running":
+                    interrupted = fetched.session.state == "interrupted"
+                    if interrupted and not told:
+                        reporter.emit(Note("the training was interrupted; it is waited for"))
+                    told = interrupted
+                    running = fetched.session.state == "running"
+                    if not running and not (interrupted and _goes_on(remote, folder, config, outlook)):
                         return fetched
                     sleep(pause)
         except (ConnectError, TransferError) as error:
             reporter.emit(Note(f"{error.message}; trying again", level="warning"))
             age.look()
             sleep(pause)
+
+
+def _goes_on(remote: Remote, folder: RunFolder, config: Config, outlook: Outlook) -> bool:
+    """Whether a training that does not run now will: a guard goes on with it, or has begun to."""
+    status = training.status(remote, layout_on(remote, folder), config)
+    return status is not None and not outlook.over(status)
 
 
 class Age:
