@@ -15,7 +15,15 @@ from typing import Any, cast
 
 from cloudtrain.models.config import Config
 from cloudtrain.models.run import Layout
-from cloudtrain.models.training import GuardNotice, GuardReceipt, GuardStatus, Secured, TrainingStatus
+from cloudtrain.models.training import (
+    GuardNotice,
+    GuardReceipt,
+    GuardStatus,
+    Secured,
+    Session,
+    TrainingStatus,
+    Trouble,
+)
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.training.diagnosis import diagnose
 from cloudtrain.training.lines import last_state
@@ -80,12 +88,17 @@ def parse_status(answer: str, layout: Layout, config: Config) -> TrainingStatus:
         checkpoint_age_s=age,
         last_line=last_state(said.log),
         secured=_secured(said),
-        trouble=diagnose(said.log, session.exit_code, reason=said.reason)
-        if session.how == "failed"
-        else None,
+        trouble=_trouble(said, session, config),
         guard=_guard(said),
         begun=_time(float(said.begun)) if said.begun else None,
     )
+
+
+def _trouble(said: _Said, session: Session, config: Config) -> Trouble | None:
+    if session.how != "failed":
+        return None
+    container = config.runtime == "docker"
+    return diagnose(said.log, session.exit_code, reason=said.reason, container=container)
 
 
 @dataclass(slots=True)
