@@ -222,7 +222,8 @@ def test_what_a_killed_launcher_left_does_not_train_beside_the_next(bench: Bench
         assert bench.log(session).splitlines()[-1] == "second"
         assert gone(orphan)
     finally:
-        gone(orphan) or os.kill(int(orphan), signal.SIGKILL)
+        if not gone(orphan):
+            os.kill(int(orphan), signal.SIGKILL)
 
 
 def test_a_failure_is_not_repeated(bench: Bench) -> None:
