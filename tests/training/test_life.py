@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from cloudtrain.models.config import Config, Train
 from cloudtrain.models.run import Layout
 from cloudtrain.ssh.remote import Remote
-from cloudtrain.training import status, stop
+from cloudtrain.training import start, status, stop
 from tests.support.sshd import Sshd
-from tests.training.conftest import Bench, gone
+from tests.training.conftest import SLUG, Bench, facts, gone
 from tests.transfer.test_cuts import small_disk
 
 COUNTING = """
@@ -154,6 +155,22 @@ def test_a_script_that_stops_at_a_notice_goes_on_and_is_not_told_the_same_again(
     assert bench.end(bench.now()).exit_code == 0
     assert bench.log(session).splitlines()[-1] == "gone on"
     assert "told again" not in bench.log(session)
+
+
+def test_a_yolo_trainer_that_says_0_has_finished_whatever_goes_down(bench: Bench) -> None:
+    Path(bench.layout.project, "train.py").write_text(
+        "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        "print('training', flush=True)\nsignal.pause()\n"
+    )
+    config = Config(train=Train(kind="yolov5", model="tiny.yaml"))
+    session = start(
+        bench.remote, config, bench.layout, slug=SLUG, python=sys.executable, number=1, dataset_yaml="d.yaml",
+        model="tiny.yaml", facts=facts(),
+    )  # fmt: skip
+    bench.until(session, "training")
+    for pid in (bench.pid(session, "supervisor"), bench.pid(session, "trainer")):
+        os.kill(pid, signal.SIGTERM)
+    assert bench.end(session).state == "finished"
 
 
 def test_one_that_finishes_long_after_a_notice_has_finished(bench: Bench) -> None:
@@ -298,8 +315,6 @@ def guarded(bench: Bench, command: str, **lease: Any) -> Any:
 
     from cloudtrain.guard import host_config
     from cloudtrain.models.config import Lease
-    from cloudtrain.training import start
-    from tests.training.conftest import SLUG, facts
 
     config = host_config(
         bench.layout, deadline=datetime.now(UTC) + timedelta(seconds=lease.pop("seconds")), lease=Lease()
