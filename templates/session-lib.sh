@@ -76,7 +76,8 @@ numbers() {
   done | sort -n
 }
 
-# guard_said ROOT: print what the guard of the machine, or the one beside the session, has written.
+# guard_said ROOT: print what the guard of the machine, or the one beside the session, has written, and
+# when, with the time at which the machine began: what it left from before is no sign of it.
 guard_said() {
   local place name
   for place in /var/lib/cloudtrain-guard "$HOME/.local/state/cloudtrain-guard" "$1/guard/state"; do
@@ -84,6 +85,7 @@ guard_said() {
     for name in guard:status notice:notice receipt:receipt; do
       [[ -s $place/${name#*:}.json ]] && printf '%s\t%s\n' "${name%:*}" "$(<"$place/${name#*:}.json")"
     done
+    printf 'written\t%s %s\n' "$(stat -c %Y "$place/status.json")" "$(sed -n 's/^btime //p' /proc/stat)"
     return 0
   done
 }

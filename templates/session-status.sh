@@ -28,6 +28,7 @@ main() {
   { read -r run_dir <"$dir/run_dir"; } 2>/dev/null || run_dir=$root/runs/$number
   printf 'session\t%s\n' "$(describe "$dir")"
   printf 'now\t%s\n' "$(date +%s)"
+  [[ -e $dir/supervisor ]] && printf 'begun\t%s\n' "$(stat -c %Y "$dir/supervisor")"
   saved "$dir" "$@" | sort -n | tail -n 1 | sed 's/^/checkpoint\t/'
   for file in "$run_dir"/args.yaml "$run_dir"/opt.yaml; do
     sed -n 's/^epochs: */epochs\t/p' "$file" 2>/dev/null

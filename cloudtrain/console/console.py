@@ -204,7 +204,7 @@ class Console:
             if ran.exit_code == 0
             else f"the training failed with exit code {ran.exit_code}"
         )
-        lines = [f"{ran.run}: {verdict}", *words.artifacts(ran.artifacts)]
+        lines = [f"{ran.run}: {verdict}", *(words.artifacts(ran.artifacts) if ran.artifacts else [])]
         self.result(ran, "\n".join(lines + (words.receipt(ran.down.receipt) if ran.down else [])))
 
     def show_down(self, down: Down) -> None:

@@ -8,6 +8,7 @@ It reads, besides the config (a machine's contact globs find its runs, RUN = a f
   the instance tag cloudtrain-deadline, spot and rebalance notices, and the date, by IMDSv2
   RUN/sessions/NNN/{started,supervisor,trainer,exit,stop}  how a session is doing
   RUN/sessions/NNN/secured   rewritten after each secured checkpoint
+  RUN/runs/NNN/{evolve.csv,tune_results.ndjson}  the results of a search
   RUN/fetching               touched every minute by our own fetch: holds a rescue window open
   RUN/working                touched every minute by our own installs and pushes: not idle
   RUN/fetched                touched when every checkpoint was proven to be at home
@@ -355,7 +356,8 @@ class Look:
         self.before: dict[str, float] = {}
         self.ticks: dict[int, int] = {}
         self.slow_at, self.gpu = 0.0, ""
-        self.smi: subprocess.Popen[bytes] | None = None
+        self.smi: list[subprocess.Popen[bytes]] = []
+        self.inside: set[int] = set()  # what belongs to Jupyter kernels
 
     def __call__(self, now: Now) -> Seen:
         """Look once."""
@@ -389,10 +391,7 @@ class Look:
         runs = self.runs or [run for path in found for run in glob.glob(path + "/*/")]
         sessions = tuple(s for s in (newest_session(run, now.boot) for run in runs) if s is not None)
         fetching = any(abs(now.wall - modified(run + "fetching")) < FRESH_S for run in runs)
-        unfetched = any(
-            0 < s.secured > modified(os.path.join(os.path.dirname(os.path.dirname(s.folder)), "fetched"))
-            for s in sessions
-        )
+        unfetched = any(0 < secured_in(run) > modified(run + "fetched") for run in runs)
         working = [path for run in runs for path in glob.glob(run + "working") + glob.glob(run + "logs/*")]
         active = "work of ours" if self.changed(working, "st_mtime") else ""
         return seen._replace(
@@ -404,7 +403,8 @@ class Look:
         typed = self.changed(glob.glob("/dev/pts/[0-9]*"), "st_atime")
         if now.uptime >= self.slow_at:
             self.slow_at = now.uptime + 30
-            self.gpu = self._gpu() or self._kernels()
+            kernel = self._kernels()
+            self.gpu = self._gpu() or kernel
         return seen._replace(active=seen.active or ("a terminal" if typed else "") or self.gpu)
 
     def changed(self, paths: list[str], of: str) -> bool:
@@ -420,34 +420,55 @@ class Look:
         return changed
 
     def _gpu(self) -> str:
-        """Read the last answer of nvidia-smi and ask again; never wait: a sick driver hangs it."""
-        smi, self.smi = self.smi, None
-        busy = ""
-        if smi is not None:
+        """Read the last answers of nvidia-smi and ask again; never wait: a sick driver hangs it.
+
+        Where a GPU cannot tell its load (MIG), a process on it is use, but for a Jupyter kernel's: of
+        those only the computing counts.
+        """
+        asked, self.smi = self.smi, []
+        said = [b"", b""]
+        for number, smi in enumerate(asked):
             if smi.poll() is None:
                 smi.kill()  # and forgotten: one that hangs in the kernel cannot be waited for
             else:
-                numbers = [int(word) for word in smi.communicate()[0].split() if word.isdigit()]
-                busy = "the GPU" if max(numbers or [0]) >= 5 else ""
-        query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-        try:
-            self.smi = subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        except OSError:
-            pass  # no GPU, no driver
-        return busy
+                said[number] = smi.communicate()[0]
+        load, apps = ([int(word) for word in text.split() if word.isdigit()] for text in said)
+        queries = ["--query-gpu=utilization.gpu"] + ["--query-compute-apps=pid"] * (b"N/A" in said[0])
+        for query in queries:
+            command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+            try:
+                smi = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                self.smi.append(smi)
+            except OSError:
+                pass  # no GPU, no driver
+        return "the GPU" if max(load or [0]) >= 5 or set(apps) - self.inside else ""
 
     def _kernels(self) -> str:
-        """Whether a Jupyter kernel has computed: a twentieth of a core since the last look."""
-        before, self.ticks = self.ticks, {}
+        """Whether a Jupyter kernel has computed: a twentieth of a core since the last look.
+
+        What it has started counts with it (`!python train.py`); a child that only sleeps holds nothing.
+        """
+        before, self.ticks, self.inside = self.ticks, {}, set()
+        parents: dict[int, int] = {}
+        used: dict[int, int] = {}
+        kernels: set[int] = set()
         for path in glob.glob("/proc/[0-9]*/cmdline"):
             try:
-                with open(path, "rb") as file:
-                    if b"ipykernel" not in file.read(4096):
-                        continue
                 pid = int(path.split("/")[2])
-                self.ticks[pid] = sum(int(word) for word in stat_of(pid)[11:15])
+                fields = stat_of(pid)
+                parents[pid], used[pid] = int(fields[1]), sum(int(word) for word in fields[11:15])
+                with open(path, "rb") as file:
+                    if b"ipykernel" in file.read(4096):
+                        kernels.add(pid)
             except (OSError, ValueError, IndexError):
                 continue
+        for pid, ticks in used.items():
+            kernel = pid
+            while kernel and kernel not in kernels:
+                kernel = parents.get(kernel, 0)
+            if kernel:
+                self.inside.add(pid)
+                self.ticks[kernel] = self.ticks.get(kernel, 0) + ticks
         least = 30 * os.sysconf("SC_CLK_TCK") // 20
         busy = [pid for pid, ticks in self.ticks.items() if ticks - before.get(pid, ticks) >= least]
         return "a Jupyter kernel" if busy else ""
@@ -468,6 +489,12 @@ def newest_session(run: str, boot: str) -> Session | None:
     else:
         state = "failed" if os.path.exists(folder + "/stop") else "interrupted"
     return Session(folder, state, modified(folder + "/secured"))
+
+
+def secured_in(run: str) -> float:
+    """Return when a run last had something to bring home, of whichever session; 0 for never."""
+    kinds = ("sessions/*/secured", "runs/*/evolve.csv", "runs/*/tune_results.ndjson")
+    return max([modified(path) for kind in kinds for path in glob.glob(run + kind)] or [0.0])
 
 
 def alive_in(file: str, boot: str) -> int:

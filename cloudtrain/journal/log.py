@@ -190,3 +190,16 @@ def last_session(rows: tuple[Row, ...]) -> int:
     home from one session must never be taken for, or replaced by, another's.
     """
     return max((int(str(row["number"])) for row in rows if row["event"] == "session"), default=0)
+
+
+def brought_home(rows: tuple[Row, ...]) -> tuple[int, int] | None:
+    """Return session and exit code of a training whose result is proven at home.
+
+    None where it is not, or where anything was begun since: a session, or a launch.
+    """
+    for row in reversed(rows):
+        if row["event"] in ("session", "attempt"):
+            return None
+        if row["event"] == "home":
+            return int(str(row["session"])), int(str(row["exit_code"]))
+    return None

@@ -78,6 +78,7 @@ class GuardStatus:
     """What the machine's own guard says. `ending` is why it powers off, empty while it does not.
 
     `away` are the times in which the machine was off; `active` is what uses it beside a training.
+    `here` says that it is there: it has written in this boot, and within three minutes.
     """
 
     deadline: datetime | None
@@ -90,6 +91,8 @@ class GuardStatus:
     active: str = ""
     away: tuple[tuple[datetime, datetime], ...] = ()
     receipt: GuardReceipt | None = None
+    here: bool = True
+    booted: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,8 @@ class TrainingStatus:
 
     `epoch` counts finished epochs, from 1; `metrics` are the last row of
     results.csv under the framework's own names; `checkpoint_age_s` is the age of
-    the newest checkpoint in seconds. `guard` is None where none has said anything.
+    the newest checkpoint in seconds. `guard` is None where none has said anything. `begun` is
+    when its supervisor was started last.
     """
 
     session: Session
@@ -111,6 +115,7 @@ class TrainingStatus:
     secured: Secured | None = None
     trouble: Trouble | None = None
     guard: GuardStatus | None = None
+    begun: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

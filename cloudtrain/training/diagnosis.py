@@ -1,8 +1,7 @@
 """Why a training failed, read from the end of its log, and which setting answers it.
 
 The texts are those of PyTorch, CUDA, Python and the kernel. A bus error in a loader comes from
-a container's 64 MB of shared memory, on a bare host from memory that is used up
-(ultralytics#1238).
+a container's shared memory, on a bare host from memory that is used up (ultralytics#1238).
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ _MISSING = re.compile(
     r"(?P<module>ModuleNotFoundError: No module named '[^']+')"
 )
 _MEMORY = re.compile(
-    r"killed by signal: Killed|DefaultCPUAllocator: (?:not enough|can't allocate) memory|^MemoryError|"
-    r"Cannot allocate memory|\[Errno 12\]"
+    r"killed by signal: Killed|Signal 9 \(SIGKILL\) received by PID|DefaultCPUAllocator: (?:not enough|can't allocate) memory|^MemoryError|"
+    r"Cannot allocate memory|the container's memory is used up|\[Errno 12\]"
 )
 
 
@@ -47,7 +46,7 @@ def diagnose(log: str, exit_code: int | None, *, reason: str = "", container: bo
     lines = [clean(line.encode()) for line in log.splitlines()[-LINES:]]
     found = next((one for line in reversed(lines) if (one := _of(line, container))), None)
     if found is None and (exit_code == 137 or "signal 9" in reason):
-        found = _memory("the trainer was killed, most likely for the machine's memory")
+        found = _memory("the trainer was killed, most likely for the machine's memory", container)
     if reason:
         if found is None:
             return Trouble("crash-loop", reason, "`cloudtrain logs` shows its last words")
@@ -69,7 +68,7 @@ def _of(line: str, container: bool) -> Trouble | None:
     if _SHARED.search(line):
         return _shared(container)
     if _MEMORY.search(line):
-        return _memory("the machine's memory is used up")
+        return _memory(f"the {'container' if container else 'machine'}'s memory is used up", container)
     if missing := _MISSING.search(line):
         return _missing(missing)
     return None
@@ -78,14 +77,13 @@ def _of(line: str, container: bool) -> Trouble | None:
 def _shared(container: bool) -> Trouble:
     hint = "set `train.args.workers` to 2 or less, or leave `cache: ram` out"
     if container:
-        hint = "a container has 64 MB of it: raise its shared memory, or set `train.args.workers` to 0"
+        hint = "raise `docker.shm_size` (`host` takes the machine's own), or set `train.args.workers` to 0"
     return Trouble("shared-memory", "a data loader ran out of shared memory", hint)
 
 
-def _memory(text: str) -> Trouble:
-    return Trouble(
-        "memory", text, "lower `train.args.workers`, leave `cache: ram` out, or name a larger `instance.type`"
-    )
+def _memory(text: str, container: bool) -> Trouble:
+    hint = "lower `train.args.workers`, leave `cache: ram` out, or name a larger `instance.type`"
+    return Trouble("memory", text, f"raise `docker.memory`, {hint}" if container else hint)
 
 
 def _missing(found: re.Match[str]) -> Trouble:

@@ -48,10 +48,11 @@ class Watcher:
         said: dict[str, str] = {}
         gpus: list[GpuLoad] = []
         new: list[str] = []
-        for line in text.splitlines():
+        *whole, _torn = text.split("\n")  # not splitlines: each byte of a row counts, its \r as well
+        for line in whole:
             name, _, value = line.partition("\t")
             if name == "gpu":
-                gpus.append(_gpu(value))
+                gpus += [_gpu(value)] if value.count(",") >= 5 else []  # errors come on stdout too
             elif name == "new":
                 new.append(value)
             else:
@@ -69,7 +70,8 @@ class Watcher:
             self.offset, self._header, self._rows = 0, "", []
         self._inode = inode
         width = None
-        for line in new:
+        for given in new:
+            line = given.rstrip("\r")
             if not self._header:
                 self._header = line
             else:
@@ -77,7 +79,7 @@ class Watcher:
                 if line.count(",") != width or not line.rsplit(",", 1)[-1].strip():
                     break
                 self._rows.append(line)
-            self.offset += len(line.encode()) + 1
+            self.offset += len(given.encode()) + 1
         return float(wrote)
 
     def _curves(self, status: TrainingStatus | None, wrote: float | None, now: float | None) -> Curves:

@@ -15,7 +15,15 @@ from typing import Any, cast
 
 from cloudtrain.models.config import Config
 from cloudtrain.models.run import Layout
-from cloudtrain.models.training import GuardNotice, GuardReceipt, GuardStatus, Secured, TrainingStatus
+from cloudtrain.models.training import (
+    GuardNotice,
+    GuardReceipt,
+    GuardStatus,
+    Secured,
+    Session,
+    TrainingStatus,
+    Trouble,
+)
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.training.diagnosis import diagnose
 from cloudtrain.training.lines import last_state
@@ -23,6 +31,8 @@ from cloudtrain.training.scripts import script
 from cloudtrain.training.session import parse_session
 
 NOT_METRICS = ("epoch", "time")
+GUARD_S = 180.0
+"""How old what a guard wrote last may be: one that is there writes every minute."""
 
 
 def status(remote: Remote, layout: Layout, config: Config) -> TrainingStatus | None:
@@ -78,11 +88,17 @@ def parse_status(answer: str, layout: Layout, config: Config) -> TrainingStatus:
         checkpoint_age_s=age,
         last_line=last_state(said.log),
         secured=_secured(said),
-        trouble=diagnose(said.log, session.exit_code, reason=said.reason)
-        if session.how == "failed"
-        else None,
+        trouble=_trouble(said, session, config),
         guard=_guard(said),
+        begun=_time(float(said.begun)) if said.begun else None,
     )
+
+
+def _trouble(said: _Said, session: Session, config: Config) -> Trouble | None:
+    if session.how != "failed":
+        return None
+    container = config.runtime == "docker"
+    return diagnose(said.log, session.exit_code, reason=said.reason, container=container)
 
 
 @dataclass(slots=True)
@@ -98,6 +114,8 @@ class _Said:
     guard: str = ""
     notice: str = ""
     receipt: str = ""
+    begun: str = ""
+    written: str = ""
 
 
 def _read(answer: str) -> _Said:
@@ -113,7 +131,7 @@ def _read(answer: str) -> _Said:
             said.checkpoint = value
         elif name == "epochs":
             said.epochs = value
-        elif name in ("secured", "reason", "guard", "notice", "receipt"):
+        elif name in ("secured", "reason", "guard", "notice", "receipt", "begun", "written"):
             setattr(said, name, value)
         elif name == "row":
             said.rows.append(value)
@@ -138,6 +156,7 @@ def _guard(said: _Said) -> GuardStatus | None:
         return None
     notices: list[dict[str, Any]] = _object(said.notice).get("notices", [])
     receipt = _object(said.receipt)
+    here, booted = _here(said)
     return GuardStatus(
         deadline=_time(known["deadline"]) if known.get("deadline") else None,
         idle_for_s=float(known.get("idle_for_s", 0)),
@@ -149,7 +168,18 @@ def _guard(said: _Said) -> GuardStatus | None:
         active=str(known.get("active", "")),
         away=tuple((_time(one[0]), _time(one[1])) for one in known.get("away", ())),
         receipt=GuardReceipt(str(receipt["why"]), _time(receipt["at"])) if receipt else None,
+        here=here,
+        booted=booted,
     )
+
+
+def _here(said: _Said) -> tuple[bool, datetime | None]:
+    """Tell by the machine's own clock whether its guard is there, and when the machine began."""
+    wrote, _, began = said.written.partition(" ")
+    if not (wrote.isdigit() and began.isdigit()):
+        return True, None
+    fresh = said.now - float(wrote) < GUARD_S and int(wrote) >= int(began) - 1
+    return fresh, _time(float(began))
 
 
 def _time(seconds: float) -> datetime:

@@ -14,6 +14,7 @@ from cloudtrain import training
 from cloudtrain.errors import ConnectError, TransferError, UsageError
 from cloudtrain.events import Note, Reporter, Timeline
 from cloudtrain.journal.folder import RunFolder
+from cloudtrain.journal.log import brought_home
 from cloudtrain.models.config import Config
 from cloudtrain.models.run import Layout
 from cloudtrain.models.training import Artifact, Session
@@ -21,6 +22,7 @@ from cloudtrain.ssh.remote import Remote
 from cloudtrain.transfer.pull import newest_unproven, pull
 from cloudtrain.workflows.context import artifacts_of, connect_run, layout_on
 from cloudtrain.workflows.holding import holding, proving
+from cloudtrain.workflows.outlook import Outlook
 
 WATCH_S = 5.0
 """Seconds between two looks of `--watch`."""
@@ -59,6 +61,7 @@ def fetch_over(
         fetched = _fetch_session(remote, folder, config, timeline, layout, found[-1], everything=everything)
         if found[-1].state != "running" and not unproven_checkpoints(remote, folder, config):
             mark()
+            _note_home(folder, found[-1])
     return fetched
 
 
@@ -68,13 +71,24 @@ def fetch_all_sessions(
     """Fetch every session's newest checkpoints: what `down` must not lose."""
     layout = layout_on(remote, folder)
     with holding(remote, layout, "fetching"), proving(remote, layout) as mark:
+        found = training.sessions(remote, layout)
         fetched = tuple(
             _fetch_session(remote, folder, config, timeline, layout, session, everything=False)
-            for session in training.sessions(remote, layout)
+            for session in found
         )
         if not unproven_checkpoints(remote, folder, config):
             mark()
+            _note_home(folder, *found[-1:])
     return fetched
+
+
+def _note_home(folder: RunFolder, *newest: Session) -> None:
+    """Write down that a training's end is at home, so that nobody trains it again when its machine is gone."""
+    for session in newest:
+        if session.exit_code is not None:
+            here = (session.number, session.exit_code)
+            if brought_home(folder.journal.rows()) != here:
+                folder.journal.append("home", session=session.number, exit_code=session.exit_code)
 
 
 def unproven_checkpoints(remote: Remote, folder: RunFolder, config: Config) -> tuple[str, ...]:
@@ -105,13 +119,14 @@ def watch(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Fetched:
-    """Keep fetching until the session ends; a dropped line is connected again.
+    """Keep fetching until the session ends; a dropped line is connected again, an interrupted one waited for.
 
     The copy at home is at most `max_age_s` seconds behind the machine: it is looked at often
     enough for that, and when that cannot be kept a warning says so, and again when it can.
     """
     age = Age(max_age_s, reporter, clock)
     pause = min(WATCH_S, max_age_s / 4)
+    outlook, told = Outlook(), False
     while True:
         try:
             with connect_run(folder) as remote:
@@ -119,13 +134,24 @@ def watch(
                     began = clock()
                     fetched = fetch_over(remote, folder, config, timeline)
                     age.proven(began)
-                    if fetched.session.state != "running":
+                    interrupted = fetched.session.state == "interrupted"
+                    if interrupted and not told:
+                        reporter.emit(Note("the training was interrupted; it is waited for"))
+                    told = interrupted
+                    running = fetched.session.state == "running"
+                    if not running and not (interrupted and _goes_on(remote, folder, config, outlook)):
                         return fetched
                     sleep(pause)
         except (ConnectError, TransferError) as error:
             reporter.emit(Note(f"{error.message}; trying again", level="warning"))
             age.look()
             sleep(pause)
+
+
+def _goes_on(remote: Remote, folder: RunFolder, config: Config, outlook: Outlook) -> bool:
+    """Whether a training that does not run now will: a guard goes on with it, or has begun to."""
+    status = training.status(remote, layout_on(remote, folder), config)
+    return status is not None and not outlook.over(status)
 
 
 class Age:

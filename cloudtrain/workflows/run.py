@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from cloudtrain import training
 from cloudtrain.errors import RefusedError
 from cloudtrain.events import Note, Output
+from cloudtrain.journal.log import brought_home
 from cloudtrain.models.training import Artifact, TrainingStatus
+from cloudtrain.provision.end import find_everything
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.workflows.context import (
     Context,
+    check_account,
     connect_run,
+    find_run,
     own_run,
     telling_what_runs,
 )
@@ -34,7 +38,14 @@ class Ran:
 
 
 def run(context: Context, *, keep_on_failure: bool, sleep: Callable[[float], None] = time.sleep) -> Ran:
-    """Train to the end, bring everything home, leave nothing. The exit code is the training's."""
+    """Train to the end, bring everything home, leave nothing. The exit code is the training's.
+
+    A training that has ended, whose result is at home and whose machine is gone is not begun
+    anew: an earlier call died while it ended the machine, or the machine ended itself.
+    """
+    ended = _ended_before(context)
+    if ended is not None:
+        return ended
     begun = up(context)
     folder = own_run(context)
     if begun.differs and begun.session.state != "running":
@@ -60,6 +71,27 @@ def run(context: Context, *, keep_on_failure: bool, sleep: Callable[[float], Non
             return Ran(folder.path.name, code, fetched.artifacts, None)
         ended = down(folder, context.config, context.provider(), context.reporter, context.timeline, Ending())
     return Ran(folder.path.name, code, fetched.artifacts, ended)
+
+
+def _ended_before(context: Context) -> Ran | None:
+    """End what is left of a run whose result is at home and whose machine is gone; None where there is none."""
+    folder = find_run(context.base, None)
+    known = brought_home(folder.journal.rows()) if folder is not None and not context.resume else None
+    if folder is None or known is None:
+        return None
+    provider = context.provider()
+    check_account(folder, provider)
+    if any(machine.alive for machine in find_everything(folder, provider).machines):
+        return None
+    session, code = known
+    context.reporter.emit(
+        Note(
+            f"session {session:03d} has ended with {code} and is at home, and its machine is gone: ending the run",
+            hint="`cloudtrain run` once more trains anew",
+        )
+    )
+    ended = down(folder, context.config, provider, context.reporter, context.timeline, Ending())
+    return Ran(folder.path.name, code, (), ended)
 
 
 def _exit_code(status: TrainingStatus) -> int:

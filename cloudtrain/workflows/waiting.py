@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from cloudtrain import training
-from cloudtrain.errors import CapacityError, CloudtrainError, ConnectError, GoneError
+from cloudtrain.errors import CapacityError, CloudtrainError, ConnectError, GoneError, RefusedError
 from cloudtrain.events import Note, Progress, Silent, Timeline
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.training import GuardNotice, TrainingStatus
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.workflows.context import Context, check_open, connect_run, layout_on, over
 from cloudtrain.workflows.fetch import fetch_over
+from cloudtrain.workflows.outlook import Outlook
 from cloudtrain.workflows.resume import best_copy, what_is_lost
 
 LOOK_S = 2.0
@@ -84,13 +85,14 @@ class Watched:
     begun: datetime = field(default_factory=lambda: datetime.now(UTC))
     notices: set[GuardNotice] = field(default_factory=set[GuardNotice])
     pace: Pace = field(default_factory=Pace)
+    outlook: Outlook = field(default_factory=Outlook)
 
     def reached(self) -> None:
         """Take note that the machine answers again, and say so after a reclaim."""
         if self.reclaimed and self.since is not None:
             waited = time.monotonic() - self.since
             self.context.reporter.emit(Note(f"the machine is back after {waited:.0f} s"))
-        self.since = None
+        self.since = self.outlook.since = None
         self.told = ""
 
     def lost(self, error: ConnectError) -> None:
@@ -136,7 +138,7 @@ class Watched:
         )
 
     def follow(self, remote: Remote) -> TrainingStatus:
-        """Show how it goes until the session ends."""
+        """Show how it goes until the session ends. Raises `RefusedError` for one that nobody goes on with."""
         layout = layout_on(remote, self.folder)
         shown: tuple[int | None, str] = (None, "")
         while True:
@@ -148,20 +150,20 @@ class Watched:
             if (status.epoch, status.last_line) != shown:
                 shown = (status.epoch, status.last_line)
                 self.context.reporter.emit(_progress(status, eta))
-            # One that the guard goes on with in a moment has no exit code; one that was ended has.
-            if status.session.state not in ("running", "interrupted") or self._given_up(status):
+            if self.outlook.over(status):
+                self._check_guarded(status)
                 return status
             self._bring_home(remote, status)
             self.sleep(LOOK_S)
 
-    def _given_up(self, status: TrainingStatus) -> bool:
-        """Whether an interrupted session stays so: no guard is there, or it has tried."""
-        if status.session.state != "interrupted":
-            return False
-        guard = status.guard
-        if guard is None or guard.rescue or guard.ending:
-            return True
-        return any(one.kind == "gave-up" for one in guard.notices)
+    def _check_guarded(self, status: TrainingStatus) -> None:
+        """Raise `RefusedError` where nobody goes on with it; the machine is kept, for it holds the work."""
+        if self.outlook.since is not None:
+            raise RefusedError(
+                f"session {status.session.number:03d} was interrupted, and nothing goes on with it there: "
+                "no guard runs on that machine",
+                hint="`cloudtrain train --weights last` trains on from its weights; `cloudtrain down` brings them home",
+            )
 
     def _tell(self, status: TrainingStatus) -> None:
         """Pass on what the guard has said since, and what a reclaim has cost."""

@@ -17,6 +17,7 @@ from cloudtrain.provision.end import receipt
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.training.looking import Watcher, eta_s
 from cloudtrain.workflows.context import connect_run, layout_on
+from cloudtrain.workflows.outlook import Outlook
 
 EVERY_S = 3.0
 """Seconds between two looks."""
@@ -30,7 +31,7 @@ def watch(
     leave: Callable[[float], bool],
     every_s: float = EVERY_S,
 ) -> Look:
-    """Show a look every `every_s` seconds until the session ends or `leave` says so.
+    """Show a look every `every_s` seconds until the session ends for good or `leave` says so.
 
     `leave` waits so many seconds, and returns whether to end. A line that breaks is said,
     and connected again; the training does not notice either. Raises `UsageError` where there
@@ -38,6 +39,7 @@ def watch(
     """
     remote = connect_run(folder)
     last: Look | None = None
+    outlook = Outlook()
     try:
         watcher = Watcher(remote, layout_on(remote, folder), config)
         while True:
@@ -50,7 +52,7 @@ def watch(
                     raise
                 last = replace(last, at=datetime.now(UTC), lost=error.message)
             show(last)
-            if last.training.session.state != "running" or leave(every_s):
+            if (not last.lost and outlook.over(last.training)) or leave(every_s):
                 return last
             if last.lost:
                 remote.close()

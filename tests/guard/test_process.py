@@ -398,6 +398,107 @@ def test_input_counts_and_output_does_not() -> None:
         os.close(theirs)
 
 
+@pytest.mark.parametrize(
+    "left", ["sessions/001/secured", "runs/001/evolve.csv", "runs/001/tune_results.ndjson"]
+)
+def test_whatever_session_secured_it_what_is_not_at_home_is_unfetched(machine: Machine, left: str) -> None:
+    run = machine.session(1).parent.parent
+    look = guard.Look(machine.config)
+    assert not look(guard.clock(0)).unfetched
+    (run / left).parent.mkdir(parents=True, exist_ok=True)
+    (run / left).touch()
+    (machine.session(2) / "exit").write_text("1 1\n")  # failed at once
+    assert look(guard.clock(0)).unfetched
+    (run / "fetched").touch()
+    assert not look(guard.clock(0)).unfetched
+    machine.start()  # the fixture reads its journal
+    assert until((machine.folder / "journal").exists)
+
+
+KERNEL = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[2]])"
+
+
+def kernel(child: str) -> subprocess.Popen[bytes]:
+    """What looks like a Jupyter kernel whose cell runs a program."""
+    command = [sys.executable, "-c", KERNEL, "ipykernel", child]
+    return subprocess.Popen(command, start_new_session=True)
+
+
+def child_of(pid: int) -> int:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    assert until(lambda: children.read_text().split())
+    return int(children.read_text().split()[0])
+
+
+@pytest.mark.parametrize(
+    ("child", "busy"), [("while True: pass", True), ("import time; time.sleep(60)", False)]
+)
+def test_what_a_kernel_has_started_computes_for_it(child: str, busy: bool) -> None:
+    process = kernel(child)
+    try:
+        look = guard.Look({})
+        worker = child_of(process.pid)
+        look._kernels()  # pyright: ignore[reportPrivateUsage]
+        needed = 30 * os.sysconf("SC_CLK_TCK") // 20 + int(guard.stat_of(worker)[11])
+        if busy:
+            assert until(lambda: int(guard.stat_of(worker)[11]) > needed, 60)
+        assert look._kernels() == ("a Jupyter kernel" if busy else "")  # pyright: ignore[reportPrivateUsage]
+        assert {process.pid, worker} <= look.inside
+        assert look._kernels() == ""  # pyright: ignore[reportPrivateUsage]
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+SMI = """#!/bin/sh
+# Answers as NVIDIA's program does with --format=csv,noheader,nounits.
+case "$1" in
+  --query-gpu=utilization.gpu) printf '%b' "$LOAD" ;;
+  --query-compute-apps=pid) echo apps >>"$ASKED"; printf '%b' "$APPS" ;;
+  *) exit 2 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("load", "apps", "busy", "asked"),
+    [
+        ("0\\n97\\n", "", True, False),
+        ("3\\n", "4711\\n", False, False),
+        ("[N/A]\\n", "4711\\n", True, True),
+        ("[N/A]\\n", "", False, True),
+        ("No devices were found\\n", "", False, False),
+    ],
+)
+def test_a_gpu_that_cannot_tell_its_load_is_used_by_who_is_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: str, apps: str, busy: bool, asked: bool
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(SMI)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name, value in (("LOAD", load), ("APPS", apps), ("ASKED", str(tmp_path / "asked"))):
+        monkeypatch.setenv(name, value)
+    look = guard.Look({})
+    assert settled(look) == ("the GPU" if busy else "")
+    assert (tmp_path / "asked").exists() == asked
+    if busy and asked:
+        look.inside = {4711}  # a notebook's, which may be forgotten
+        assert settled(look) == ""
+    for smi in look.smi:
+        smi.communicate()
+
+
+def settled(look: guard.Look) -> str:
+    """The third look's word: the first has no answer yet, the second none of who is there."""
+    said = ""
+    for _ in range(3):
+        said = look._gpu()  # pyright: ignore[reportPrivateUsage]
+        for smi in look.smi:
+            smi.wait(10)  # one that still ran at the next look would be killed
+    return said
+
+
 def test_it_ends_when_its_config_is_taken_away(machine: Machine) -> None:
     machine.start()
     assert until((machine.state / "status.json").exists)

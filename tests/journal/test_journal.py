@@ -9,7 +9,7 @@ import pytest
 
 from cloudtrain.errors import RefusedError, UsageError
 from cloudtrain.journal import folder as runs
-from cloudtrain.journal.log import Attempt, Journal, Row, launched_machines, open_attempt
+from cloudtrain.journal.log import Attempt, Journal, Row, brought_home, launched_machines, open_attempt
 
 
 def make_run(project: Path, name: str = "digits") -> runs.RunFolder:
@@ -53,6 +53,14 @@ def test_an_attempt_is_open_until_its_own_answer() -> None:
         {"event": "gone", "token": "a"},
     )
     assert open_attempt(late) == Attempt("b", "t", None, "spot")
+
+
+def test_a_result_is_at_home_until_anything_is_begun_anew() -> None:
+    home: Row = {"event": "home", "session": 1, "exit_code": 3}
+    assert brought_home(()) is None
+    assert brought_home(({"event": "session", "number": 1}, home, {"event": "terminate"})) == (1, 3)
+    for begun in ("session", "attempt"):
+        assert brought_home((home, {"event": begun})) is None
 
 
 def test_a_run_belongs_to_its_folder(tmp_path: Path) -> None:

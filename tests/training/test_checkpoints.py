@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtrain.training.machine.checkpoints import secure, secured, trim, whole
+from cloudtrain.training.machine.checkpoints import restore, secure, secured, trim, whole
 
 WRITER = """
 import io, random, sys, zipfile
@@ -129,6 +129,25 @@ def test_a_full_disk_leaves_nothing_half_made_and_the_old_ones(tmp_path: Path) -
     assert "OSError" in done.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["00001-last.pt", "00001-last.pt.json"]
     assert [known["epoch"] for _, known in secured(folder)] == [1]
+
+
+def test_what_cannot_be_put_back_leaves_nothing_half_made(tmp_path: Path) -> None:
+    source, target = checkpoint(tmp_path / "secured.pt", 2, size=500_000), tmp_path / "weights" / "last.pt"
+    code = (
+        "import sys; from pathlib import Path; from cloudtrain.training.machine.checkpoints import restore\n"
+        "restore(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(source), str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert "OSError" in done.stderr
+    assert list(target.parent.iterdir()) == []
+    restore(source, target)
+    assert [path.name for path in target.parent.iterdir()] == ["last.pt"]
 
 
 def test_a_copy_without_its_sidecar_or_of_another_size_does_not_count(tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
+from cloudtrain.models.config import Config
+from cloudtrain.models.run import Layout
 from cloudtrain.training.diagnosis import diagnose
+from cloudtrain.training.progress import parse_status
 
 CUDA = """\
   File "/env/lib/python3.12/site-packages/torch/nn/modules/conv.py", line 543, in _conv_forward
@@ -26,11 +29,13 @@ RuntimeError: DataLoader worker (pid 4242) is killed by signal: Bus error. It is
 """
 MISSING = "FileNotFoundError: [Errno 2] No such file or directory: 'labels/classes.txt'\n"
 KILLED = "RuntimeError: DataLoader worker (pid 77) is killed by signal: Killed.\n"
+RANK = "  error_file: <N/A>\n  traceback : Signal 9 (SIGKILL) received by PID 4711\n"
 
 
 @pytest.mark.parametrize(
     ("log", "kind", "setting"),
     [
+        (RANK, "memory", "train.args.workers"),
         (CUDA, "gpu-memory", "train.args.batch"),
         (DISK, "disk", "instance.volume_gb"),
         (BUS, "shared-memory", "train.args.workers"),
@@ -58,7 +63,12 @@ def test_each_trouble_names_its_setting(log: str, kind: str, setting: str) -> No
 def test_a_container_has_its_own_answer() -> None:
     found = diagnose(BUS, 1, container=True)
     assert found is not None
-    assert "64 MB" in found.hint
+    assert "docker.shm_size" in found.hint
+    for log, code in ((KILLED, 1), ("cloudtrain: the container's memory is used up: raise\n", 1), ("", 137)):
+        found = diagnose(log, code, container=True)
+        assert found is not None
+        assert (found.kind, "docker.memory" in found.hint) == ("memory", True)
+        assert "docker" not in (diagnose(log, code) or found).hint
 
 
 def test_a_kill_without_a_word_is_the_machines_memory() -> None:
@@ -92,3 +102,12 @@ def test_what_python_really_says() -> None:
         found = diagnose(done.stderr, done.returncode)
         assert found is not None, done.stderr
         assert found.kind == kind
+
+
+@pytest.mark.parametrize("runtime", ["docker", "host"])
+def test_status_knows_what_it_ran_in(runtime: str) -> None:
+    session = "001\tscript\tfailed\t\t/r/runs/001\t100\t200\t1\t"
+    config = Config(runtime="docker") if runtime == "docker" else Config()
+    found = parse_status(f"session\t{session}\nnow\t300\nlog\t\n{BUS}", Layout("/r"), config).trouble
+    assert found is not None
+    assert ("docker.shm_size" in found.hint) == (runtime == "docker")

@@ -158,6 +158,19 @@ def test_it_outlives_its_supervisor_and_is_found_again(boxed: Bench, docker: Eng
     )
     boxed.remote.run(f"bash {boxed.layout.session(1)}/resume.sh")
     assert boxed.end(boxed.now()).exit_code == 4
+    assert boxed.log(session).count("here") == 1
+    assert docker.call("ps", "--all", "--quiet") == ""
+
+
+def test_an_engine_that_is_started_anew_ends_no_training(boxed: Bench, docker: Engine) -> None:
+    again = "[ -e once ] && { echo again; exit 0; }; touch once; echo here; sleep 300"
+    session = begin(boxed, again)
+    boxed.until(session, "here")
+    docker.stop()
+    docker.start()
+    ended = boxed.end(session)
+    assert (ended.state, ended.exit_code) == ("finished", 0), boxed.log(session)
+    assert boxed.log(session).splitlines()[-1] == "again"
     assert docker.call("ps", "--all", "--quiet") == ""
 
 

@@ -11,8 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cloudtrain.training import status, stop
-from tests.training.conftest import Bench, gone
+import pytest
+
+from cloudtrain.models.config import Config, Train
+from cloudtrain.models.run import Layout
+from cloudtrain.ssh.remote import Remote
+from cloudtrain.training import start, status, stop
+from tests.support.sshd import Sshd
+from tests.training.conftest import SLUG, Bench, facts, gone
+from tests.transfer.test_cuts import small_disk
 
 COUNTING = """
 import os, pathlib, sys, time, zipfile
@@ -114,6 +121,68 @@ def test_a_machine_that_goes_down_interrupts_and_fails_nothing(bench: Bench) -> 
     assert secured_epochs(bench) == [1], "the watcher takes a last look"
 
 
+SAVING = """
+trap 'echo saved; exit 0' TERM
+[ -e again ] && { [ -e "$CLOUDTRAIN_NOTICE" ] && echo told again; echo gone on; exit 0; }
+touch again; echo on
+while [ ! -e "$CLOUDTRAIN_NOTICE" ]; do sleep 0.02; done
+echo heard; exit 0
+"""
+
+
+def test_a_script_that_saves_and_exits_well_when_the_machine_goes_down_goes_on(bench: Bench) -> None:
+    session = bench.start(SAVING)
+    bench.until(session, "on")
+    supervisor = bench.pid(session, "supervisor")
+    for pid in (supervisor, bench.pid(session, "trainer")):
+        os.kill(pid, signal.SIGTERM)
+    until(lambda: gone(supervisor))
+    assert bench.now().state == "interrupted"
+    resume(bench)
+    assert bench.end(bench.now()).exit_code == 0
+    assert bench.log(session).splitlines()[-1] == "gone on"
+    assert "saved" in bench.log(session)
+
+
+def test_a_script_that_stops_at_a_notice_goes_on_and_is_not_told_the_same_again(bench: Bench) -> None:
+    session = bench.start(SAVING)
+    bench.until(session, "on")
+    supervisor = bench.pid(session, "supervisor")
+    Path(bench.layout.session(1), "notice").write_text('{"kind": "spot"}')
+    until(lambda: gone(supervisor))
+    assert bench.now().state == "interrupted"
+    resume(bench)
+    assert bench.end(bench.now()).exit_code == 0
+    assert bench.log(session).splitlines()[-1] == "gone on"
+    assert "told again" not in bench.log(session)
+
+
+def test_a_yolo_trainer_that_says_0_has_finished_whatever_goes_down(bench: Bench) -> None:
+    Path(bench.layout.project, "train.py").write_text(
+        "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        "print('training', flush=True)\nsignal.pause()\n"
+    )
+    config = Config(train=Train(kind="yolov5", model="tiny.yaml"))
+    session = start(
+        bench.remote, config, bench.layout, slug=SLUG, python=sys.executable, number=1, dataset_yaml="d.yaml",
+        model="tiny.yaml", facts=facts(),
+    )  # fmt: skip
+    bench.until(session, "training")
+    for pid in (bench.pid(session, "supervisor"), bench.pid(session, "trainer")):
+        os.kill(pid, signal.SIGTERM)
+    assert bench.end(session).state == "finished"
+
+
+def test_one_that_finishes_long_after_a_notice_has_finished(bench: Bench) -> None:
+    session = bench.start("echo on; until [ -e go ]; do sleep 0.02; done")
+    bench.until(session, "on")
+    notice = Path(bench.layout.session(1), "notice")
+    notice.write_text('{"kind": "rebalance"}')
+    os.utime(notice, (1, 1))
+    Path(bench.layout.project, "go").touch()
+    assert bench.end(session).state == "finished"
+
+
 def test_two_resumes_at_once_start_one(bench: Bench) -> None:
     session = counting(bench, go=0)
     bench.until(session, "from 0")
@@ -150,6 +219,28 @@ def test_a_crash_loop_stops_and_says_why(bench: Bench) -> None:
     assert "three times" in reason
     assert "signal 11" in reason
     assert bench.log(ended).count("hello\n") == 3
+
+
+ORPHANS = """
+[ -e once ] && { echo second; exit 0; }
+touch once
+setsid sh -c 'echo $$ >orphan; exec sleep 1000' &
+until [ -s orphan ]; do sleep 0.02; done
+kill -KILL $$
+"""
+
+
+def test_what_a_killed_launcher_left_does_not_train_beside_the_next(bench: Bench) -> None:
+    session = bench.start(ORPHANS)
+    ended = bench.end(session)
+    orphan = Path(bench.layout.project, "orphan").read_text().strip()
+    try:
+        assert ended.exit_code == 0
+        assert bench.log(session).splitlines()[-1] == "second"
+        assert gone(orphan)
+    finally:
+        if not gone(orphan):
+            os.kill(int(orphan), signal.SIGKILL)
 
 
 def test_a_failure_is_not_repeated(bench: Bench) -> None:
@@ -199,14 +290,31 @@ def test_the_plan_says_what_is_needed(bench: Bench) -> None:
     assert plan["secured"] == bench.layout.secured(1)
 
 
+FILLING = 'echo on; head -c 64M /dev/zero >"$CLOUDTRAIN_RUN_DIR/last.pt"; exit 1'
+
+
+@pytest.mark.parametrize("end", ["exit 1", "kill -SEGV $$"])
+def test_a_full_disk_takes_no_word_of_the_end(sshd: Sshd, remote: Remote, end: str) -> None:
+    with small_disk(sshd.home / "small", "4m") as disk:
+        bench = Bench(sshd, remote, Layout(str(disk / "run")))
+        Path(bench.layout.project).mkdir(parents=True)
+        session = bench.start(FILLING.replace("exit 1", end))
+        ended = bench.end(session)
+        found = status(remote, bench.layout, bench.config("true"))
+        assert ended.state == "failed"
+        assert found is not None
+        assert found.trouble is not None
+        assert (found.trouble.kind, "instance.volume_gb" in found.trouble.hint) == ("disk", True)
+        assert ("three times" in found.trouble.text) == ("SEGV" in end)
+        assert not Path(bench.layout.session(1), "ballast").exists()
+
+
 def guarded(bench: Bench, command: str, **lease: Any) -> Any:
     """A session with a guard beside it, as on somebody's own host."""
     from datetime import UTC, datetime, timedelta
 
     from cloudtrain.guard import host_config
     from cloudtrain.models.config import Lease
-    from cloudtrain.training import start
-    from tests.training.conftest import SLUG, facts
 
     config = host_config(
         bench.layout, deadline=datetime.now(UTC) + timedelta(seconds=lease.pop("seconds")), lease=Lease()

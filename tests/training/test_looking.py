@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +56,31 @@ def test_rows_are_told_once_and_a_torn_one_when_it_is_whole(bench: Bench) -> Non
     assert watcher.offset == read
 
 
+def test_a_table_of_pythons_csv_module_is_read_to_its_end(bench: Bench) -> None:
+    session = bench.start(LONG)
+    results = table(session)
+    watcher = Watcher(bench.remote, bench.layout, config())
+    curves = watcher.look()[2]
+    for number in range(4):
+        with results.open("a", newline="") as file:
+            csv.writer(file).writerow([number, number / 2] if number else ["epoch", "loss"])
+        curves = watcher.look()[2]
+        assert curves.epochs == tuple(range(1, number + 1))
+    assert curves.values["loss"] == (0.5, 1.0, 1.5)
+    assert watcher.offset == results.stat().st_size
+
+
+def test_a_row_without_its_end_is_not_taken_even_with_all_cells(bench: Bench) -> None:
+    session = bench.start(LONG)
+    results = table(session)
+    results.write_text(HEAD + "1,5,3.0,0.1")
+    watcher = Watcher(bench.remote, bench.layout, config())
+    assert watcher.look()[2].epochs == ()
+    with results.open("a") as file:
+        file.write("5\n2,10,2.0,0.2\n")
+    assert watcher.look()[2].values["metrics/mAP50(B)"] == (0.15, 0.2)
+
+
 def test_a_resumed_training_tells_its_rows_anew(bench: Bench) -> None:
     session = bench.start(LONG)
     results = table(session)
@@ -100,17 +126,32 @@ echo '[N/A], 40000, 143771, 31, [Not Supported], NVIDIA H200, MIG 1g'
 """
 
 
+BROKEN = """#!/bin/sh
+echo "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest"
+echo "NVIDIA driver is installed and running."
+exit 9
+"""
+
+
+def test_what_nvidia_smi_says_when_it_fails_is_no_gpu(sshd: Sshd, layout: Layout) -> None:
+    assert read_with(sshd, layout, BROKEN) == ()
+
+
 def test_each_gpu_is_read_and_what_it_cannot_tell_is_unknown(sshd: Sshd, layout: Layout) -> None:
+    assert read_with(sshd, layout, SMI) == (
+        GpuLoad("Tesla T4", 97, 8123, 15360, 64, 68.21),
+        GpuLoad("NVIDIA H200, MIG 1g", None, 40000, 143771, 31, None),
+    )
+
+
+def read_with(sshd: Sshd, layout: Layout, program: str) -> tuple[GpuLoad, ...]:
+    """What is read of a machine whose nvidia-smi is this program."""
     programs = sshd.folder / "bin"
     programs.mkdir()
-    (programs / "nvidia-smi").write_text(SMI)
+    (programs / "nvidia-smi").write_text(program)
     (programs / "nvidia-smi").chmod(0o755)
     sshd.stop()
     sshd.path = f"{programs}:{sshd.path}"
     sshd.start()
     with connect(sshd.target) as remote:
-        readings = Watcher(remote, layout, config()).look()[1]
-    assert readings.gpus == (
-        GpuLoad("Tesla T4", 97, 8123, 15360, 64, 68.21),
-        GpuLoad("NVIDIA H200, MIG 1g", None, 40000, 143771, 31, None),
-    )
+        return Watcher(remote, layout, config()).look()[1].gpus

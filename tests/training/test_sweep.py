@@ -17,7 +17,7 @@ from cloudtrain.models.config import Config, Sweep, Train
 from cloudtrain.models.machine import Gpu
 from cloudtrain.models.run import Layout
 from cloudtrain.models.training import Session
-from cloudtrain.training import build_command, start, stop
+from cloudtrain.training import build_command, start, status, stop
 from cloudtrain.training.machine import sweep
 from cloudtrain.training.sweeping import search, sweep_status
 from tests.support.road import until
@@ -159,10 +159,63 @@ def test_stop_ends_every_worker(bench: Bench) -> None:
 
 def test_workers_that_always_fail_are_given_up(bench: Bench) -> None:
     session = begin(bench, trials=4, workers=2)
-    Path(bench.layout.project, "train.py").write_text("raise SystemExit(5)\n")
+    Path(bench.layout.project, "train.py").write_text(
+        "import sys\nprint('torch.OutOfMemoryError: CUDA out of memory.', file=sys.stderr)\nsys.exit(5)\n"
+    )
     ended = bench.end(session)
     assert ended.state == "failed"
     assert "given up" in bench.log(session)
+    found = status(bench.remote, bench.layout, bench.config("true"))
+    assert found is not None
+    assert found.trouble is not None
+    assert found.trouble.kind == "gpu-memory"
+
+
+# ultralytics' tuner as far as a trial goes: what it trains failed, and it would save that with fitness 0.
+TUNER = """\
+import json
+from pathlib import Path
+from types import SimpleNamespace
+class Tuner:
+    def __init__(self, args):
+        self.tune_dir = Path(args["folder"])
+        self.tune_file = self.tune_dir / "tune_results.ndjson"
+        self.failed = args["failed"]
+        self.args = SimpleNamespace()
+    def _load_local_results(self):
+        return self.tune_file.read_text().splitlines()
+    def _save_local_result(self, result):
+        with self.tune_file.open("a") as file:
+            file.write(json.dumps(result) + "\\n")
+    def __call__(self, iterations, cleanup):
+        self._save_local_result({"fitness": 0.0, "failed_datasets": self.failed})
+"""
+
+
+@pytest.mark.parametrize("failed", [["coco8"], []])
+def test_a_trial_that_crashed_is_none(tmp_path: Path, failed: list[str]) -> None:
+    package = tmp_path / "lib" / "ultralytics"
+    (package / "engine").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "engine" / "__init__.py").touch()
+    (package / "engine" / "tuner.py").write_text(TUNER)
+    (package / "utils.py").write_text("SETTINGS = {}\n")
+    given = {"trials": str(tmp_path / "trials"), "folder": str(tmp_path / "tune"), "failed": failed}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from cloudtrain.training.machine.tune import main; main()",
+            json.dumps(given),
+        ],
+        env={**os.environ, "PYTHONPATH": f"{package.parent}:{Path.cwd()}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == len(failed), done.stderr
+    assert ("the training failed: coco8" in done.stderr) == bool(failed), done.stderr
+    assert Path(tmp_path, "tune", "tune_results.ndjson").exists() == (not failed)
 
 
 HEAD = "metrics/precision,metrics/recall,metrics/mAP_0.5,metrics/mAP_0.5:0.95,lr0\n"

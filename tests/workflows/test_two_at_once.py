@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.journal.folder import RunFolder
-from tests.support.faults import arm, disarm, kill_at
+from tests.support.faults import arm, calls, disarm, kill_at
 from tests.support.road import Road, home, until
 
 pytestmark = pytest.mark.road
@@ -211,3 +211,30 @@ def test_a_lost_answer_forgets_neither_price_nor_lease(way: Road) -> None:
     assert record["deadline"]
     way.wait_for_end()
     assert way.json("down")["result"]["receipt"]["cost"] > 0
+
+
+def launches(way: Road) -> int:
+    return sum(row["call"] == "RunInstances" for row in calls(way))
+
+
+def test_run_killed_while_it_ends_its_machine_trains_once_only(way: Road) -> None:
+    (way.project / "code").write_text("3")
+    way.running  # noqa: B018 - the sandbox is up before a fault is armed
+    ended = kill_at(way, 1, "after", "run", "-y", call="TerminateInstances")
+    assert ended.reached, ended.said
+    before = launches(way)
+    again = way.call("run", "-y", code=3)
+    assert "session 001 has ended with 3 and is at home" in again.stderr
+    assert launches(way) == before
+    assert way.left() == []
+
+
+def test_run_does_not_train_again_what_is_at_home_when_the_machine_ended_itself(way: Road) -> None:
+    way.call("up", "-y")
+    way.wait_for_end()
+    way.call("fetch-weights")
+    way.running.provider().terminate((way.alive()[0],), 60)
+    before = launches(way)
+    way.call("run", "-y")
+    assert launches(way) == before
+    assert way.left() == []

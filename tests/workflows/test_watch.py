@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import signal
 import sys
 import termios
 import time
@@ -105,6 +106,25 @@ def test_a_line_that_breaks_is_said_and_connected_again(way: HostRoad, sshd: Ssh
     rest, err = watching.communicate(timeout=60)
     assert watching.returncode == 0, err
     assert "finished" in rest
+
+
+def test_an_interrupted_training_that_its_guard_goes_on_with_is_waited_for(way: HostRoad, sshd: Sshd) -> None:
+    watching, fetching = way.start("watch", "--every", "0.5"), way.start("fetch-weights", "--watch")
+    assert watching.stdout is not None
+    assert "session 001 running" in watching.stdout.readline()
+    (session,) = sshd.home.glob("cloudtrain/own-*/sessions/001")
+    for who in ("supervisor", "trainer"):
+        os.kill(int((session / who).read_text().split()[1]), signal.SIGKILL)
+    seen = [watching.stdout.readline()]
+    while "session 001 running" not in seen[-1] or not any("interrupted" in one for one in seen):
+        seen.append(watching.stdout.readline())
+        assert seen[-1], watching.communicate()
+    go(sshd)
+    for process in (watching, fetching):
+        out, err = process.communicate(timeout=90)
+        assert process.returncode == 0, err
+        assert "best.pt" in out or "session 001 is finished" in out
+    assert "the training was interrupted" in err
 
 
 def read(terminal: int, until: str | None) -> str:

@@ -103,9 +103,12 @@ def restore(source: Path, target: Path) -> None:
     """Put a checkpoint where a trainer looks for it, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
-    if _copy(source, part) is None:
-        raise OSError(f"{source} changed while it was copied")
-    part.replace(target)
+    try:
+        if _copy(source, part) is None:
+            raise OSError(f"{source} changed while it was copied")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)  # on a full disk it would keep the disk full
     _flush(target.parent)
 
 

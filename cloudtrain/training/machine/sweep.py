@@ -29,6 +29,8 @@ APART_S = 1.2
 """Between two starts: yolov5 seeds its mutations by the second, and the same ones twice are wasted."""
 PATIENCE = 3
 """Trials that a worker may lose in a row before it is given up."""
+TAIL, TAIL_BYTES = 40, 16_384
+"""What of a worker's log is shown once it was given up."""
 GRACE_S = 10.0
 TIDY_S = 120.0
 """For what a trial does after its row: the best weights are put in place, curves are drawn."""
@@ -72,7 +74,15 @@ class Worker:
         what = "given up" if self.state == "given up" else f"started again on {self.device}"
         self.restarts += self.state == "idle"
         say(f"worker {self.number} ({self.device}) {how}: {what}; its log is {self.log.name}")
+        if self.state == "given up":
+            self._show_tail()  # why is told by the session's log alone
         return True
+
+    def _show_tail(self) -> None:
+        with suppress(OSError), self.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
+            for line in log.read().decode("utf-8", "replace").splitlines()[-TAIL:]:
+                print(line.rsplit("\r", 1)[-1], flush=True)
 
     def finish(self, number: int) -> None:
         """Send a signal to the trial and all that it started."""

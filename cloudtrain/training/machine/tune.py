@@ -17,7 +17,10 @@ from typing import Any
 
 
 def main() -> None:
-    """Train one mutation of the best rows, and add its row. What the tuner deletes is this trial's own."""
+    """Train one mutation of the best rows, and add its row. What the tuner deletes is this trial's own.
+
+    Raises `SystemExit` where the training fails; no row is added then.
+    """
     args: dict[str, Any] = json.loads(sys.argv[1])
     trials = Path(args.pop("trials"))
     tuner: Any = importlib.import_module("ultralytics.engine.tuner").Tuner
@@ -32,6 +35,9 @@ def main() -> None:
     with (made.tune_dir / ".lock").open("w") as lock:
 
         def save_alone(result: dict[str, Any]) -> None:
+            failed = result.get("failed_datasets")
+            if failed:  # a training that crashed is no trial: the tuner would count it, with fitness 0
+                raise SystemExit(f"the training failed: {', '.join(map(str, failed))}")
             fcntl.flock(lock, fcntl.LOCK_EX)
             result["iteration"] = len(load()) + 1 if made.tune_file.exists() else 1
             save(result)
