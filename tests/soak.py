@@ -177,7 +177,7 @@ class Soak:
             self.power()
 
     def power(self) -> None:
-        name, ec2 = self.machine, self.way.running.provider().clients.ec2
+        name, ec2 = self.machine, self.way.running.ec2
         if self.nspawn:
             self.way.call("exec", "--", "sudo", "poweroff", code=None)
         else:

@@ -124,14 +124,14 @@ class Road:
 
     def alive(self) -> list[str]:
         """Ask the emulated cloud directly which machines are not terminated."""
-        ec2 = self.running.provider().clients.ec2
+        ec2 = self.running.ec2
         rows = ec2.describe_instances()["Reservations"]
         items = [item for row in rows for item in row.get("Instances", [])]
         return [str(i.get("InstanceId")) for i in items if i.get("State", {}).get("Name") != "terminated"]
 
     def left(self) -> list[str]:
         """Ask the emulated cloud directly for anything of ours at all."""
-        ec2 = self.running.provider().clients.ec2
+        ec2 = self.running.ec2
         pairs = [str(pair.get("KeyName")) for pair in ec2.describe_key_pairs()["KeyPairs"]]
         groups = [str(g.get("GroupName")) for g in ec2.describe_security_groups()["SecurityGroups"]]
         volumes = [str(v.get("VolumeId")) for v in ec2.describe_volumes()["Volumes"]]

@@ -6,7 +6,9 @@ import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from cloudtrain.providers import sandbox
 from cloudtrain.providers.aws.client import Settings
@@ -36,11 +38,21 @@ class Running:
             )
         )
 
+    @property
+    def ec2(self) -> Any:
+        """A client to ask the emulated EC2 directly; one for all, for making one is a fifth of a second's work."""
+        return _ec2(self)
+
     def calls(self) -> list[str]:
         """The names of all API calls it answered so far."""
         path = self.state / "calls.jsonl"
         rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return [str(row.get("call") or row.get("action") or row.get("operation")) for row in rows]
+
+
+@cache
+def _ec2(running: Running) -> Any:
+    return running.provider().clients.ec2
 
 
 @contextmanager

@@ -9,6 +9,7 @@ started by `subprocess` as ever, and all of them are with THOROUGH=1.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import pkgutil
@@ -131,6 +132,7 @@ def _serve(address: str) -> None:
             import_module(found.name)
     for name in ("fabric", "cloudtrain.cli.app", "cloudtrain.console", "cloudtrain.wiring", "botocore.auth"):
         import_module(name)
+    gc.freeze()  # else a fork's first collection copies all that was read
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for a command
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0{address}")

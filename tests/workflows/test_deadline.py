@@ -52,7 +52,7 @@ def killed_after_the_launch(way: Road, *options: str) -> str:
 
 def state(way: Road, machine: str) -> str:
     """Ask the emulated cloud directly."""
-    rows = way.running.provider().clients.ec2.describe_instances(InstanceIds=[machine])["Reservations"]
+    rows = way.running.ec2.describe_instances(InstanceIds=[machine])["Reservations"]
     return str(rows[0].get("Instances", [{}])[0].get("State", {}).get("Name"))
 
 

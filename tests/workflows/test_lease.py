@@ -74,7 +74,7 @@ def test_a_lease_of_a_minute_ends_without_the_laptop_and_nothing_is_lost(way: Ro
     run.communicate()
     (name,) = way.alive()
     disk = way.state / "home" / name
-    ec2 = way.running.provider().clients.ec2
+    ec2 = way.running.ec2
 
     def state() -> str:
         rows = ec2.describe_instances(InstanceIds=[name])["Reservations"]

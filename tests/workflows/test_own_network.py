@@ -20,7 +20,7 @@ def way(tmp_path: Path) -> Generator[Road]:
 
 
 def test_up_and_down_in_a_subnet_and_a_group_of_ones_own(way: Road) -> None:
-    ec2: Any = way.running.provider().clients.ec2
+    ec2: Any = way.running.ec2
     vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
     zone = ec2.describe_availability_zones()["AvailabilityZones"][1]["ZoneName"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.1.0/24", AvailabilityZone=zone)["Subnet"][

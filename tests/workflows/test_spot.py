@@ -31,7 +31,7 @@ def way(tmp_path: Path, shared: Path) -> Generator[Road]:
 
 def requests(way: Road, *states: str) -> list[str]:
     """Ask the emulated cloud for the spot requests that are in one of these states."""
-    ec2 = way.running.provider().clients.ec2
+    ec2 = way.running.ec2
     rows = ec2.describe_spot_instance_requests()["SpotInstanceRequests"]
     return [
         str(r.get("SpotInstanceRequestId")) for r in rows if r.get("State") in (states or (r.get("State"),))

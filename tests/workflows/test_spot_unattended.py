@@ -70,7 +70,7 @@ def test_with_the_laptop_away_it_goes_on_at_a_new_address_and_finishes(way: Road
     os.killpg(up.pid, 9)  # the lid is closed
     up.communicate()
     (name,) = way.alive()
-    ec2 = way.running.provider().clients.ec2
+    ec2 = way.running.ec2
 
     def instance() -> Any:
         return ec2.describe_instances(InstanceIds=[name])["Reservations"][0].get("Instances", [{}])[0]
