@@ -110,7 +110,8 @@ class _Drain:
 def failure(said: str, code: int) -> TransferError:
     """Return the error for what a program on the machine said when it failed."""
     last = "\n".join(said.splitlines()[-5:]) or f"exit {code}"
-    if "No space left" in said or "Disk quota exceeded" in said:
+    # tar says of a short write only how short it was.
+    if any(words in said for words in ("No space left", "Disk quota exceeded", "Wrote only ")):
         return TransferError(
             f"the machine's disk is full: {last}",
             hint="make room with `cloudtrain exec`, or give `instance.volume_gb` more and start anew",

@@ -20,6 +20,7 @@ from cloudtrain.training import sessions, start
 from tests.sandbox.conftest import Cloud
 from tests.sandbox.support import until
 from tests.support.nspawn import started, target
+from tests.support.thorough import also
 from tests.training.conftest import SLUG, facts
 
 pytestmark = pytest.mark.timeout(400)
@@ -118,7 +119,7 @@ while not pathlib.Path("enough").exists():
 """
 
 
-@pytest.mark.parametrize("how", ["reboot", "reboot --force --force", "stop and start"])
+@pytest.mark.parametrize("how", [also("reboot"), "reboot --force --force", "stop and start"])
 def test_a_training_goes_on_by_itself(cloud: Cloud, launched: Any, how: str) -> None:
     name = launched(3600)
     cloud.booted(name)

@@ -39,6 +39,9 @@ def test_failures_are_told(remote: Remote) -> None:
         exchange(remote, "echo no way >&2; exit 3", feed=lambda sink: sink.write(bytes(9_000_000)))
     with pytest.raises(TransferError, match="disk is full"):
         exchange(remote, "cat > /dev/full", feed=lambda sink: sink.write(b"x"))
+    short = "tar: f38.bin: Wrote only 1024 of 14640 bytes"  # all that tar may say of a full disk
+    with pytest.raises(TransferError, match="disk is full"):
+        exchange(remote, f"echo '{short}' >&2; exit 2", feed=lambda sink: sink.write(b"x"))
 
 
 def test_cut(sshd: Sshd, remote: Remote) -> None:

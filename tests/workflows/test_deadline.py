@@ -46,6 +46,7 @@ def killed_after_the_launch(way: Road, *options: str) -> str:
     disarm(way)
     gate.unlink()
     assert process.returncode == -9
+    until(lambda: len(way.alive()) == 1, timeout=10)  # a new machine is not known at once
     (machine,) = way.alive()
     return machine
 
