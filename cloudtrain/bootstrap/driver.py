@@ -14,6 +14,7 @@ from typing import Literal
 from cloudtrain.bootstrap.step import Step
 from cloudtrain.catalog.nvidia import OLDEST_DRIVER, RUNFILE, DriverPlan, driver_plan
 from cloudtrain.models.config import Config
+from cloudtrain.models.gpus import numbered
 from cloudtrain.models.machine import Facts
 from cloudtrain.render import render
 
@@ -62,11 +63,9 @@ def uses_gpu(config: Config) -> bool:
 
 def gpus_meant(config: Config) -> str:
     """Return the numbers of the GPUs that the training is to use, with spaces between; empty for all."""
-    gpus, device = config.train.gpus or "", str(config.train.args.get("device", ""))
-    if gpus.isdigit():
-        return " ".join(str(number) for number in range(int(gpus)))
-    asked = gpus if gpus.startswith("[") else "" if "-" in device else device
-    return " ".join(re.findall(r"\d+", asked))
+    device = str(config.train.args.get("device", ""))
+    named = [] if "-" in device else re.findall(r"\d+", device)  # -1 is whichever is idle
+    return " ".join(str(number) for number in numbered(config.train.gpus) or named)
 
 
 def driver_installable(config: Config, facts: Facts) -> bool:

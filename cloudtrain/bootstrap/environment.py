@@ -20,6 +20,7 @@ from cloudtrain.errors import UsageError
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
+from cloudtrain.models.url import secrets_in
 from cloudtrain.render import render
 
 WHOLE = ".whole"
@@ -206,6 +207,7 @@ def _environment(config: Config, facts: Facts, layout: Layout) -> Step:
             uv=uv_path(facts),
             conda=conda_path(facts),
             channel=channel,
+            private=bool(secrets_in(channel)),
             wanted=json.dumps(
                 {"channels": [channel, "nodefaults"], "dependencies": [f"python={environment.python}", "pip"]}
             ),

@@ -27,6 +27,7 @@ from cloudtrain.catalog.nvidia import driver_major
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
+from cloudtrain.models.url import secrets_in
 from cloudtrain.render import render
 
 # cloudpickle is what ultralytics otherwise installs by itself at the first multi-GPU launch.
@@ -49,14 +50,13 @@ class Target:
     install: str
     uninstall: str
 
-    @property
-    def exports(self) -> str:
-        """Bash that chooses the package index, and keeps the user's own packages out of our environment.
+    def exports(self, also: str = "") -> str:
+        """Return bash that chooses the package index, and keeps the user's own packages out of our environment.
 
-        In one of conda, ~/.local comes before its own packages.
+        In one of conda, ~/.local comes before its own packages. `also` is another index that is asked.
         """
         own = "export PYTHONNOUSERSITE=1\n" if self.managed else ""
-        return own + Index(self.index).exports
+        return own + Index(self.index, also).exports
 
 
 def target(config: Config, facts: Facts, layout: Layout) -> Target:
@@ -115,10 +115,10 @@ def install(place: Target, name: str, reason: str, asked: tuple[str, ...]) -> St
         check=_check(place, mark, wanted, asked),
         apply=render(
             "step-packages.sh.j2",
-            index=place.exports,
+            index=place.exports(),
             install=place.install,
             words=shlex.join(asked),
-            private=any(re.search(r"://[^/\s]*@", spec) for spec in asked),
+            private=any(secrets_in(spec) for spec in asked),
             mark=mark,
             asked=shlex.quote(wanted),
         ),
@@ -183,7 +183,7 @@ def _torch(config: Config, facts: Facts, place: Target) -> Step | None:
         check=_check(place, mark, wanted, ("torch", "torchvision")),
         apply=render(
             "step-torch.sh.j2",
-            index=Index(place.index, index).exports,
+            index=place.exports(index),
             torch_index=index,
             torch_host=urlsplit(index).hostname,
             python=place.python,
@@ -223,7 +223,7 @@ def _requirements(config: Config, layout: Layout, place: Target) -> Step | None:
         "{ echo 'it is new or has changed'; exit 1; }",
         apply=render(
             "step-requirements.sh.j2",
-            index=place.exports,
+            index=place.exports(),
             install=place.install,
             path=path,
             mark=f"{place.marks}/requirements",
@@ -247,7 +247,7 @@ def _opencv(place: Target) -> Step:
         apply=render(
             "step-opencv.sh.j2",
             pending=pending,
-            index=place.exports,
+            index=place.exports(),
             env=place.env,
             install=place.install,
             uninstall=place.uninstall,

@@ -1,10 +1,8 @@
-#!/usr/bin/env python3
 """The guard: keeps a machine's lease on the machine itself. No network but the metadata service.
 
-`python3 guard.py CONFIG.json`. Standard library, Python 3.8. `decide` is pure and says what to
-do; everything else looks, or does it. Whatever goes wrong while looking, the deadline holds.
+Standard library, Python 3.8. `decide` is pure. Whatever goes wrong while looking, the deadline holds.
 
-It reads, besides the config (a machine's contact globs find its runs, RUN = a folder in one of them):
+It reads, besides the config (its contact globs find runs, RUN = a folder in one of them):
   the instance tag cloudtrain-deadline, spot and rebalance notices, and the date, by IMDSv2
   RUN/sessions/NNN/{started,supervisor,trainer,exit,stop}  how a session is doing
   RUN/sessions/NNN/secured   rewritten after each secured checkpoint
@@ -21,7 +19,7 @@ It writes, all whole or not at all:
 And it runs RUN/sessions/NNN/resume.sh as the folder's owner, for an interrupted session.
 
 Kinds of notice: deadline-soon, idle-soon, deadline, idle, no-contact, rescue, spot, rebalance,
-kept (an ending was called off), resume, gave-up. Times are epoch seconds.
+kept (called off), resume, gave-up. Times are epoch seconds.
 """
 
 from __future__ import annotations
@@ -529,6 +527,16 @@ def started_by(folder: str) -> list[int]:
     return found
 
 
+def with_what_it_runs(pid: int) -> list[int]:
+    """Return a trainer, and after it what it runs if it is a shell.
+
+    The shell ends before it could go on behind a command that ended. Nothing else is asked to end
+    with a trainer: it needs its workers for a last checkpoint.
+    """
+    shell = "".join(words(f"/proc/{pid}/comm")).endswith("sh")
+    return [pid, *map(int, words(f"/proc/{pid}/task/{pid}/children") if shell else [])]
+
+
 def words(path: str) -> list[str]:
     """Return a small file's words, none when it cannot be read."""
     try:
@@ -599,7 +607,6 @@ class Hands:
             self.start(["sh", "-c", self.notify], env=dict(os.environ, **told))
 
     def _power_off(self, action: PowerOff, state: State, seen: Seen) -> None:
-        sessions = [{"folder": s.folder, "state": s.state, "secured": s.secured} for s in seen.sessions]
         if not action.again:
             receipt = {
                 "why": action.why,
@@ -607,6 +614,7 @@ class Hands:
                 "deadline": state.deadline,
                 "uptime": state.uptime,
             }
+            sessions = [session._asdict() for session in seen.sessions]
             write(self.state + "/receipt.json", dict(receipt, sessions=sessions))
             os.sync()
         if self.poweroff:
@@ -617,11 +625,14 @@ class Hands:
             if session.state in ("running", "interrupted"):
                 write(session.folder + "/stop", {})
             trainer = alive_in(session.folder + "/trainer", state.boot)
-            for pid in {*started_by(session.folder), *([trainer] if trainer else [])}:
+            asked = with_what_it_runs(trainer) if trainer else []
+            if action.again or not trainer:
+                asked += started_by(session.folder)
+            for pid in asked:
                 try:
                     os.kill(pid, signal.SIGKILL if action.again else signal.SIGTERM)
                 except OSError:
-                    pass  # it has gone, or is another user's
+                    pass  # gone, or another's
 
     def _as_owner(self, folder: str, command: list[str]) -> None:
         """Run as the user whose folder it is: root must not run what another can write."""
@@ -641,7 +652,7 @@ class Hands:
     def start(self, command: list[str], **how: Any) -> None:
         """Start a command in a session of its own; one that is not there is only noted."""
         self.children = [child for child in self.children if child.poll() is None]
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         try:
             self.children.append(subprocess.Popen(command, start_new_session=True, **quiet, **how))
         except (OSError, subprocess.SubprocessError) as error:
@@ -654,14 +665,10 @@ class Hands:
             return
         self.saved = state.uptime
         write(self.state + "/state.json", dict(state._asdict()))
-        status: dict[str, Any] = {
-            "at": state.clock,
-            "deadline": state.deadline,
-            "idle_for_s": state.uptime - state.active,
-        }
-        status.update(idle_after_s=lease.idle_s, ending=state.why, rescue=state.rescue, contact=state.contact)
-        status.update(active=seen.active, spot=seen.spot, rebalance=seen.rebalance, cannot=self.cannot)
-        status.update(away=state.away)
+        status: dict[str, Any] = {"at": state.clock, "deadline": state.deadline, "away": state.away}
+        status.update(idle_for_s=state.uptime - state.active, idle_after_s=lease.idle_s)
+        status.update(ending=state.why, rescue=state.rescue, contact=state.contact, cannot=self.cannot)
+        status.update(active=seen.active, spot=seen.spot, rebalance=seen.rebalance)
         write(self.state + "/status.json", status)
 
 

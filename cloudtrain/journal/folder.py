@@ -222,13 +222,13 @@ class RunFolder:
         """Delete the folder: of a run that was never taken over nothing is kept."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def changing(self) -> AbstractContextManager[None]:
+    def changing(self, patience_s: float = 0) -> AbstractContextManager[None]:
         """Hold the run's lock around one mutation; reading takes none.
 
-        Raises `RefusedError` at once when another cloudtrain holds it: two changes
-        of one run at a time would each see half of the other.
+        Raises `RefusedError` when another cloudtrain holds it, at once or after `patience_s`:
+        two changes of one run at a time would each see half of the other.
         """
-        return self._alone("lock", "changing")
+        return self._alone("lock", "changing", patience_s)
 
     def settling(self) -> AbstractContextManager[None]:
         """Hold the lock of bringing the machine to where training can start, for minutes maybe.
@@ -238,10 +238,10 @@ class RunFolder:
         return self._alone("settle.lock", "setting up the machine of")
 
     @contextmanager
-    def _alone(self, name: str, doing: str) -> Generator[None]:
+    def _alone(self, name: str, doing: str, patience_s: float = 0) -> Generator[None]:
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.path / name, timeout=0)
+        lock = FileLock(self.path / name, timeout=patience_s)
         try:
             lock.acquire()
         except Timeout as error:

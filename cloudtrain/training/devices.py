@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 
 from cloudtrain.errors import UsageError
+from cloudtrain.models.gpus import numbered
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node")
 
@@ -15,9 +15,9 @@ def chosen(asked: str | None, available: int) -> tuple[int, ...]:
 
     Raises `UsageError` for GPUs that the machine does not have.
     """
-    if asked in (None, "all"):
+    wanted = numbered(asked)
+    if wanted is None:
         return tuple(range(available))
-    wanted: tuple[int, ...] = tuple(json.loads(asked)) if asked.startswith("[") else tuple(range(int(asked)))
     missing = [number for number in wanted if number >= available]
     if missing:
         raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -22,6 +22,9 @@ from cloudtrain.ssh.remote import Remote, connect_when_ready
 from cloudtrain.workflows.context import check_account, connect_run, layout_on
 from cloudtrain.workflows.fetch import Fetched, fetch_all_sessions, unproven_checkpoints
 from cloudtrain.workflows.wake import wake
+
+OTHERS_S = 600.0
+"""For how long another cloudtrain's change of the run is waited for: EC2 takes minutes to end a machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,8 @@ def down(
         artifacts = _fetch_and_prove(job, remote) if remote is not None else ()
         ended_by = _read_guard(job, remote) if remote is not None else ""
         spent = replace(receipt(folder, observed), ended_by=ended_by)
-        with folder.changing():
-            if remote is not None:
+        with _alone(job) as waited:
+            if remote is not None and not (waited and _gone_meanwhile(job)):
                 _check_nothing_new(job, remote)
             terminate_all(observed, folder, provider, timeline)
             with timeline.stage("verify", "nothing is left") as stage:
@@ -88,6 +91,23 @@ class _Job:
     reporter: Reporter
     timeline: Timeline
     ending: Ending
+
+
+@contextmanager
+def _alone(job: _Job) -> Generator[bool]:
+    """Hold the run's lock, once another cloudtrain has done its change; say whether there was one.
+
+    It may be `down` in another window: what it has ended needs no second try by hand.
+    """
+    with ExitStack() as held:
+        waited = False
+        try:
+            held.enter_context(job.folder.changing())
+        except RefusedError as busy:
+            waited = True
+            with job.timeline.stage("wait", busy.message):
+                held.enter_context(job.folder.changing(patience_s=OTHERS_S))
+        yield waited
 
 
 @contextmanager

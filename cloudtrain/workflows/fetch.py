@@ -78,17 +78,16 @@ def fetch_all_sessions(
         )
         if not unproven_checkpoints(remote, folder, config):
             mark()
-            _note_home(folder, *found[-1:])
+            if found:
+                _note_home(folder, found[-1])
     return fetched
 
 
-def _note_home(folder: RunFolder, *newest: Session) -> None:
+def _note_home(folder: RunFolder, newest: Session) -> None:
     """Write down that a training's end is at home, so that nobody trains it again when its machine is gone."""
-    for session in newest:
-        if session.exit_code is not None:
-            here = (session.number, session.exit_code)
-            if brought_home(folder.journal.rows()) != here:
-                folder.journal.append("home", session=session.number, exit_code=session.exit_code)
+    number, code = newest.number, newest.exit_code
+    if code is not None and brought_home(folder.journal.rows()) != (number, code):
+        folder.journal.append("home", session=number, exit_code=code)
 
 
 def unproven_checkpoints(remote: Remote, folder: RunFolder, config: Config) -> tuple[str, ...]:

@@ -6,18 +6,18 @@ it came: before cleaning it converges again, after it only the image is missing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from cloudtrain.errors import CloudError, RefusedError
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.config import Config
 from cloudtrain.models.image import BakedImage
 from cloudtrain.models.tags import RECIPE, USER, run_tags
+from cloudtrain.models.url import secrets_in
 from cloudtrain.providers.base import Provider
 from cloudtrain.provision.end import find_everything, prove_nothing_left, receipt, terminate_all
 from cloudtrain.render import render
@@ -83,14 +83,9 @@ def secrets_of(config: Config) -> tuple[str, ...]:
 
     A name without a password is a token.
     """
-    addresses: list[str | None] = [getattr(config.mirrors, one.name) for one in fields(config.mirrors)]
-    parts = [urlsplit(one) for one in addresses if one]
-    parts += [urlsplit(spec[spec.find("://") + 1 :]) for spec in config.environment.packages if "://" in spec]
-    found = [part.password or part.username for part in parts]
-    found += [
-        token for part in parts for token in re.findall(r"^/t/([^/]+)/", part.path)
-    ]  # a channel's, in conda
-    return tuple(dict.fromkeys(word for one in found if one for word in (one, unquote(one))))
+    mirrors: list[str | None] = [getattr(config.mirrors, one.name) for one in fields(config.mirrors)]
+    found = [word for one in (*mirrors, *config.environment.packages) if one for word in secrets_in(one)]
+    return tuple(dict.fromkeys(word for one in found for word in (one, unquote(one))))
 
 
 def _as_root(script: str) -> str:

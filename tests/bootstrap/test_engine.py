@@ -293,14 +293,7 @@ def _refused(remote: Remote, layout: Layout, files: Path) -> None:
 
 def test_a_machine_that_is_not_root(sshd: Sshd, layout: Layout, files: Path) -> None:
     """`id` answers for an ordinary user without sudo, whoever runs the tests."""
-    programs = sshd.folder / "bin"
-    programs.mkdir()
-    for name, text in (("id", "echo 1000"), ("sudo", "exit 1")):
-        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
-        (programs / name).chmod(0o755)
-    sshd.stop()
-    sshd.path = f"{programs}:{sshd.path}"
-    sshd.start()
+    sshd.bring({"id": "echo 1000", "sudo": "exit 1"})
     with connect(sshd.target) as remote:
         _refused(remote, layout, files)
 

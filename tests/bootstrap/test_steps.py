@@ -364,3 +364,12 @@ def test_only_the_gpus_that_are_meant_are_proven(
         assert {f"cuda:{number}" for number in range(4) if f"used cuda:{number}" in done.stdout} == {
             f"cuda:{number}" for number in json.loads(gpus)
         }
+
+
+def test_no_step_that_installs_takes_the_users_own_packages_for_ours() -> None:
+    """PyTorch's is the one that has an index of its own besides."""
+    for config in ("default", "mirrors", "yolov5"):
+        found = of("v100", config)
+        for name in {"torch", "trainer", "requirements", "packages", "opencv"} & found.keys():
+            assert "export PYTHONNOUSERSITE=1" in found[name].apply, (config, name)
+    assert "PYTHONNOUSERSITE" not in of("t4", "existing")["torch"].apply

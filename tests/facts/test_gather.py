@@ -34,16 +34,12 @@ def test_asks_a_real_machine(remote: Remote, sshd: Sshd) -> None:
 
 
 def test_the_driver_speaks_for_its_gpus(sshd: Sshd) -> None:
-    programs = sshd.folder / "bin"
-    _program(
-        programs,
-        "nvidia-smi",
+    smi = (
+        "#!/bin/bash\n"
         'case "$*" in *compute_cap*) echo "Field \\"compute_cap\\" is not a valid field to query."; exit 2;; esac\n'
-        'echo "Tesla T4, 15109, 440.33.01"; echo "Tesla T4, 15109, 440.33.01"',
+        'echo "Tesla T4, 15109, 440.33.01"; echo "Tesla T4, 15109, 440.33.01"\n'
     )
-    sshd.stop()
-    sshd.path = f"{programs}:{sshd.path}"
-    sshd.start()
+    programs = sshd.bring({"nvidia-smi": smi})
     with connect(sshd.target) as remote:
         found = gather(remote)
         assert found.gpus == (Gpu("Tesla T4", 15109, "440.33.01"),) * 2

@@ -105,8 +105,8 @@ class Machine:
         if self.guard is not None:
             self.guard.wait()
 
-    def session(self, number: int = 1) -> Path:
-        made = self.home / "r-1" / "sessions" / f"{number:03d}"
+    def session(self, number: int = 1, run: str = "r-1") -> Path:
+        made = self.home / run / "sessions" / f"{number:03d}"
         made.mkdir(parents=True)
         (made / "started").write_text(f"{int(time.time())}\n")
         return made
@@ -333,6 +333,51 @@ def test_without_the_right_to_power_off_it_ends_the_training(
     assert trainer.wait(10) == -signal.SIGTERM
     assert (folder / "stop").exists()
     assert machine.json("status.json")["cannot"]
+
+
+def test_a_shell_ends_before_what_it_runs(machine: Machine) -> None:
+    shells: list[subprocess.Popen[bytes]] = []
+    for number in range(12):  # in which order processes are found depends on their numbers
+        folder = machine.session(run=f"r-{number}")
+        mark = dict(os.environ, CLOUDTRAIN_SESSION=str(folder))
+        shell = subprocess.Popen(["sh", "-c", "sleep 600 | sleep 600 | sleep 600; exit 0"], env=mark)
+        assert until(lambda folder=folder: len(guard.started_by(str(folder))) == 4)
+        run_as(folder, shell.pid)
+        shells.append(shell)
+    machine.config.update(poweroff=None, deadline=int(time.time()))
+    machine.start()
+    assert [shell.wait(10) for shell in shells] == [-signal.SIGTERM] * 12
+    assert until(lambda: not guard.started_by(str(machine.home / "r-0" / "sessions" / "001")))
+
+
+SAVING = """
+import os, signal, sys
+there, back = os.pipe(), os.pipe()
+if os.fork() == 0:
+    os.close(there[1])
+    os.write(back[1], os.read(there[0], 1))
+    os._exit(0)
+os.close(back[1])
+def save(*_):
+    os.write(there[1], b"x")
+    sys.exit(0 if os.read(back[0], 1) == b"x" else 7)
+signal.signal(signal.SIGTERM, save)
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+def test_a_trainer_saves_with_its_workers_still_there(machine: Machine) -> None:
+    folder = machine.session()
+    mark = dict(os.environ, CLOUDTRAIN_SESSION=str(folder))
+    with subprocess.Popen([sys.executable, "-c", SAVING], env=mark, stdout=subprocess.PIPE) as trainer:
+        assert trainer.stdout is not None
+        assert trainer.stdout.readline() == b"ready\n"
+        run_as(folder, trainer.pid)
+        machine.config.update(poweroff=None, deadline=int(time.time()))
+        machine.start()
+        assert trainer.wait(10) == 0
+    assert until(lambda: not guard.started_by(str(folder)))
 
 
 def test_killed_and_started_again_it_renews_nothing(

@@ -213,18 +213,9 @@ def sleeper(sshd: Sshd, root: Path) -> subprocess.Popen[bytes]:
 
 
 def test_a_box_of_an_engine_that_only_root_may_ask_goes_too(sshd: Sshd) -> None:
-    programs = sshd.folder / "bin"
-    programs.mkdir()
     asked = sshd.folder / "asked"
-    for name, text in {
-        "sudo": '[ "$1" = -n ] && shift && AS_ROOT=1 exec "$@"',
-        "docker": f'[ -n "${{AS_ROOT-}}" ] && echo "$*" >>"{asked}" && case $1 in ps) echo c0ffee ;; esac',
-    }.items():
-        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
-        (programs / name).chmod(0o755)
-    sshd.stop()
-    sshd.path = f"{programs}:{sshd.path}"
-    sshd.start()
+    docker = f'[ -n "${{AS_ROOT-}}" ] && echo "$*" >>"{asked}" && case $1 in ps) echo c0ffee ;; esac'
+    sshd.bring({"sudo": '[ "$1" = -n ] && shift && AS_ROOT=1 exec "$@"', "docker": docker})
     (sshd.home / "cloudtrain" / "own-1").mkdir(parents=True)
     with connect(sshd.target) as remote:
         leave(remote, "own-1", remove=True)

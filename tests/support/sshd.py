@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +107,18 @@ class Sshd:
         )
         self._wait()
         return self
+
+    def bring(self, programs: Mapping[str, str]) -> Path:
+        """Put scripts, by name, before all other programs of the machine; return their folder."""
+        folder = self.folder / "bin"
+        folder.mkdir(exist_ok=True)
+        for name, text in programs.items():
+            (folder / name).write_text(text if text.startswith("#!") else f"#!/bin/sh\n{text}\n")
+            (folder / name).chmod(0o755)
+        self.stop()
+        self.path = f"{folder}:{self.path}"
+        self.start()
+        return folder
 
     def _wait(self) -> None:
         end = time.monotonic() + 10

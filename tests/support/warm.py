@@ -24,6 +24,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -42,7 +43,8 @@ def run(
     Raises `subprocess.TimeoutExpired` with the output when it took too long and was killed.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        code = (_spawned if _cold(env) else _forked)(module, args, cwd, env, timeout, out, err)
+        asked = _Asked(module, args, cwd, env, timeout, out, err)
+        code = asked.spawned() if _cold(env) else asked.forked()
         texts: list[str] = []
         for file in (out, err):
             file.seek(0)
@@ -57,48 +59,44 @@ def _cold(env: Mapping[str, str]) -> bool:
     return THOROUGH or any(name.startswith(("PYTHON", "LD_")) for name in changed)
 
 
-def _spawned(
-    module: str,
-    args: tuple[str, ...],
-    cwd: Path,
-    env: Mapping[str, str],
-    timeout: float,
-    out: IO[bytes],
-    err: IO[bytes],
-) -> int | None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, *args],
-        cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
-    )  # fmt: skip
-    try:
-        return process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return None
+@dataclass(frozen=True)
+class _Asked:
+    """One command and where its output goes. Either way gives its exit code, None when it took too long."""
 
+    module: str
+    args: tuple[str, ...]
+    cwd: Path
+    env: Mapping[str, str]
+    timeout: float
+    out: IO[bytes]
+    err: IO[bytes]
 
-def _forked(
-    module: str,
-    args: tuple[str, ...],
-    cwd: Path,
-    env: Mapping[str, str],
-    timeout: float,
-    out: IO[bytes],
-    err: IO[bytes],
-) -> int | None:
-    asked = json.dumps([module, args, str(cwd), dict(env)]).encode()
-    with socket.socket(socket.AF_UNIX) as line:
-        line.connect(_server())
-        socket.send_fds(line, [NUMBER.pack(len(asked))], [out.fileno(), err.fileno()])
-        line.sendall(asked)
-        pid = _number(line)
-        line.settimeout(timeout)
+    def spawned(self) -> int | None:
+        process = subprocess.Popen(
+            [sys.executable, "-m", self.module, *self.args],
+            cwd=self.cwd, env=self.env,
+            stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.err, start_new_session=True,
+        )  # fmt: skip
         try:
-            return _number(line)
-        except TimeoutError:
-            os.killpg(pid, signal.SIGKILL)
+            return process.wait(self.timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
             return None
+
+    def forked(self) -> int | None:
+        asked = json.dumps([self.module, self.args, str(self.cwd), dict(self.env)]).encode()
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(_server())
+            socket.send_fds(line, [NUMBER.pack(len(asked))], [self.out.fileno(), self.err.fileno()])
+            line.sendall(asked)
+            pid = _number(line)
+            line.settimeout(self.timeout)
+            try:
+                return _number(line)
+            except TimeoutError:
+                os.killpg(pid, signal.SIGKILL)
+                return None
 
 
 def _number(line: socket.socket) -> int:

@@ -111,40 +111,34 @@ def test_the_last_two_of_a_kind_are_kept_and_are_no_links(tmp_path: Path) -> Non
     assert len(list(folder.iterdir())) == 6
 
 
-def test_a_full_disk_leaves_nothing_half_made_and_the_old_ones(tmp_path: Path) -> None:
-    source, folder = checkpoint(tmp_path / "last.pt", 1), tmp_path / "secured"
-    assert secure(source, folder, epoch=1, metrics={})
-    checkpoint(source, 2, size=500_000)
+def without_room(work: str, *paths: Path) -> str:
+    """Do `work` with `paths` in a process that may write 100 kB a file; return what it said."""
     code = (
-        "import sys; from pathlib import Path; from cloudtrain.training.machine.checkpoints import secure\n"
-        "secure(Path(sys.argv[1]), Path(sys.argv[2]), epoch=2, metrics={})"
+        f"import sys; from pathlib import Path; from cloudtrain.training.machine.checkpoints import *\n{work}"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(source), str(folder)],
+        [sys.executable, "-c", code, *map(str, paths)],
         capture_output=True,
         text=True,
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
     )
-    assert "OSError" in done.stderr
+    return done.stderr
+
+
+def test_a_full_disk_leaves_nothing_half_made_and_the_old_ones(tmp_path: Path) -> None:
+    source, folder = checkpoint(tmp_path / "last.pt", 1), tmp_path / "secured"
+    assert secure(source, folder, epoch=1, metrics={})
+    checkpoint(source, 2, size=500_000)
+    work = "secure(Path(sys.argv[1]), Path(sys.argv[2]), epoch=2, metrics={})"
+    assert "OSError" in without_room(work, source, folder)
     assert sorted(path.name for path in folder.iterdir()) == ["00001-last.pt", "00001-last.pt.json"]
     assert [known["epoch"] for _, known in secured(folder)] == [1]
 
 
 def test_what_cannot_be_put_back_leaves_nothing_half_made(tmp_path: Path) -> None:
     source, target = checkpoint(tmp_path / "secured.pt", 2, size=500_000), tmp_path / "weights" / "last.pt"
-    code = (
-        "import sys; from pathlib import Path; from cloudtrain.training.machine.checkpoints import restore\n"
-        "restore(Path(sys.argv[1]), Path(sys.argv[2]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(source), str(target)],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-    )
-    assert "OSError" in done.stderr
+    assert "OSError" in without_room("restore(Path(sys.argv[1]), Path(sys.argv[2]))", source, target)
     assert list(target.parent.iterdir()) == []
     restore(source, target)
     assert [path.name for path in target.parent.iterdir()] == ["last.pt"]

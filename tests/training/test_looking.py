@@ -146,12 +146,6 @@ def test_each_gpu_is_read_and_what_it_cannot_tell_is_unknown(sshd: Sshd, layout:
 
 def read_with(sshd: Sshd, layout: Layout, program: str) -> tuple[GpuLoad, ...]:
     """What is read of a machine whose nvidia-smi is this program."""
-    programs = sshd.folder / "bin"
-    programs.mkdir()
-    (programs / "nvidia-smi").write_text(program)
-    (programs / "nvidia-smi").chmod(0o755)
-    sshd.stop()
-    sshd.path = f"{programs}:{sshd.path}"
-    sshd.start()
+    sshd.bring({"nvidia-smi": program})
     with connect(sshd.target) as remote:
         return Watcher(remote, layout, config()).look()[1].gpus

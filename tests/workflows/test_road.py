@@ -265,6 +265,20 @@ def test_down_elsewhere_ends_a_waiting_run_with_the_truth(way: Road) -> None:
     assert way.left() == []
 
 
+def test_down_waits_for_another_change_of_the_run(way: Road) -> None:
+    way.call("up", "-y")
+    way.wait_for_end()
+    with RunFolder(run_folder(way)).changing():
+        ending = way.start("down")
+        assert ending.stderr is not None
+        said = next(line for line in ending.stderr if "another cloudtrain is changing" in line)
+        assert "wait" in said
+        assert len(way.alive()) == 1
+    _, rest = ending.communicate(timeout=60)
+    assert ending.returncode == 0, rest
+    assert way.left() == []
+
+
 def test_a_machine_that_went_by_itself_is_replaced_and_nothing_at_home_overwritten(way: Road) -> None:
     way.call("up", "-y")
     way.wait_for_end()

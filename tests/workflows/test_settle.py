@@ -33,13 +33,7 @@ def none() -> Provider:
 
 
 def test_a_driver_that_a_step_has_brought_is_there_for_the_training(sshd: Sshd, tmp_path: Path) -> None:
-    programs = sshd.folder / "bin"
-    programs.mkdir()
-    (programs / "python3").write_text(PYTHON3.format(folder=programs))
-    (programs / "python3").chmod(0o755)
-    sshd.stop()
-    sshd.path = f"{programs}:{sshd.path}"
-    sshd.start()
+    sshd.bring({"python3": PYTHON3.format(folder=sshd.folder / "bin")})
     project = tmp_path / "project"
     project.mkdir()
     config = Config(
