@@ -44,7 +44,7 @@ class Progress:
     stage: str
     done: float
     total: float
-    unit: Literal["bytes", "files", "steps", "epochs", "seconds"]
+    unit: Literal["bytes", "files", "objects", "steps", "epochs", "seconds"]
     eta_s: float | None = None
     detail: str = ""
     rate: float | None = None
@@ -139,7 +139,7 @@ class Timeline:
                 self._zero = self.clock()
             zero = self._zero
         start = self.clock() - zero
-        handle = StageHandle()
+        handle = StageHandle(name, self.reporter)
         self.reporter.emit(StageStarted(name, detail))
         ok = False
         try:
@@ -162,9 +162,15 @@ class Timeline:
 
 @dataclass(slots=True)
 class StageHandle:
-    """Lets the body of a stage say in one phrase how it ended."""
+    """Lets the body of a stage say how far it is, as a `Reporter`, and in one phrase how it ended."""
 
+    stage: str
+    reporter: Reporter
     outcome: str = ""
+
+    def emit(self, event: Event) -> None:
+        """Report an event; progress is this stage's, whatever the part at work calls itself."""
+        self.reporter.emit(replace(event, stage=self.stage) if isinstance(event, Progress) else event)
 
 
 def critical_path(stages: tuple[StageTime, ...]) -> tuple[str, ...]:

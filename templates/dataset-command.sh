@@ -1,14 +1,26 @@
 # shellcheck shell=bash # dataset-lib.sh comes before
 # Arguments: data folder, marker, digest, command. Runs the user's command in the data folder, once;
 # one that failed finds what it left.
-data=$1 marker=$2 digest=$3 command=$4
+data=$1 marker=$2 digest=$3 command=$4 log=${2%.unpacked}.log
+far() {
+    tell "$(du -sb "$data" | cut -f 1)" 0 0 0 \
+        "$(tail -c 400 "$log" | tr '\r\t' '\n ' | grep '[^ ]' | tail -n 1 | cut -c -72)"
+}
+if there; then exit 0; fi
+beside far
+alone "$marker.lock"
 if there; then exit 0; fi
 if ! says "$digest begun"; then
     if [ -f "$marker" ] || [ -f "${marker%.unpacked}.names" ]; then clear_data; fi
-    mkdir -p "${marker%/*}"
     printf '%s begun\n' "$digest" > "$marker"
 fi
 mkdir -p "$data"
 cd "$data"
-bash -c "$command" < /dev/null 1>&2 || { echo "dataset.command ended with $?" >&2; exit 65; }
+(umask 077 && : > "$log")
+bash -c "$command" < /dev/null > "$log" 2>&1 8>&- || {
+    code=$?
+    tail -n 4 "$log" >&2
+    echo "dataset.command ended with $code" >&2
+    exit 65
+}
 whole

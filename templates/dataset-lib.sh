@@ -1,4 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # `data`, `marker` and `digest` come from the script after this
+# told-lib.sh comes before.
 # Whose data/ is: the marker holds the digest of the source that lies there whole, `<digest> begun` while
 # a command fills it, and anything else when it is nobody's. A push file by file removes it.
 set -eu

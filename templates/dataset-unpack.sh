@@ -4,6 +4,9 @@
 export LC_ALL=C
 archive=$1 data=$2 marker=$3 digest=$4 doubt=${5-}
 if there; then exit 0; fi
+beside tell 0 0
+alone "$marker.lock"
+if there; then exit 0; fi
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi > /dev/null 2>&1; }
 # Step `base` installs it side by side with this; lists may be missing, or in that step's hands.
@@ -45,13 +48,22 @@ rm -rf "$new"
 mkdir -p "$new"
 # A bomb is told by what it takes of the disk: a hundred times its own size and a GB, or no room left. What
 # the whole disk lost is cheap to ask, but others write to it too: only the folder itself can convict.
-before=$(free) limit=$(($(stat -c %s "$archive") * 100 / 1024 + 1048576))
+before=$(free) all=$(stat -c %s "$archive") limit=$((all * 100 / 1024 + 1048576))
 stop() { # why, exit code
     kill -KILL -- "-$job" 2> /dev/null || :
     wait "$job" 2> /dev/null || :
     rm -rf "$new"
     echo "$1" >&2
     exit "$2"
+}
+far() { # how far those who read the archive are in it: what it unpacks to is known of no kind before its end
+    local fd
+    for fd in /proc/[0-9]*/fd/[0-9]*; do
+        if [ "$fd" -ef "$archive" ]; then
+            tell "$(sed -n 's/^pos:\t*//p' "${fd%/fd/*}/fdinfo/${fd##*/}")" "$all"
+            return
+        fi
+    done 2> /dev/null
 }
 check() {
     local now size
@@ -65,6 +77,8 @@ check() {
 set -m
 unpack & job=$!
 set +m
+quiet
+beside far
 while kill -0 "$job" 2> /dev/null; do
     check
     sleep 0.2

@@ -1,21 +1,38 @@
 #!/bin/bash
-# Clones or updates the project on the machine. Arguments: folder, address, ref (may be empty).
-set -eu
+# Clones or updates the project on the machine, and says how far it is. Arguments: folder, address, ref (may be
+# empty). The last line is the commit.
+set -eu -o pipefail
 folder=$1 address=$2 ref=${3:-HEAD}
 export GIT_TERMINAL_PROMPT=0
+
+# shown: pass on what git says of its progress, to standard output and with times; all else is an error.
+shown() {
+  local part line
+  while IFS= read -r -d $'\r' part || [ -n "$part" ]; do
+    while IFS= read -r line; do
+      if [[ $line =~ ^(remote:\ )?(.*):\ +[0-9]+%\ \(([0-9]+)/([0-9]+)\) ]]; then
+        printf '@at\t%s\t%s\t0\t0\t%s\n' "${BASH_REMATCH[3]}" "${BASH_REMATCH[4]}" "${BASH_REMATCH[2]}"
+      elif [ -n "$line" ]; then
+        printf '%s\n' "$line" >&2
+      fi
+    done <<<"$part"
+    part=''
+  done
+}
+
 if [ ! -d "$folder/.git" ]; then
   rm -rf "$folder.part"
-  git clone -q "$address" "$folder.part"
+  git clone --progress "$address" "$folder.part" 2>&1 | shown
   rm -rf "$folder"
   mkdir -p "$(dirname "$folder")"
   mv "$folder.part" "$folder"
 fi
 cd "$folder"
 # A branch, a tag and HEAD can be asked for by name; a commit often only after everything came.
-if git fetch -q --tags "$address" "$ref"; then
+if git fetch --progress --tags "$address" "$ref" 2>&1 | shown; then
   target=FETCH_HEAD
 else
-  git fetch -q --tags "$address" '+refs/heads/*:refs/remotes/origin/*'
+  git fetch --progress --tags "$address" '+refs/heads/*:refs/remotes/origin/*' 2>&1 | shown
   target="$ref^{commit}"
 fi
 git -c advice.detachedHead=false checkout -q --force --detach "$target"

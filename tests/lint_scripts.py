@@ -24,13 +24,13 @@ from cloudtrain.workflows.imaging import cleaning
 from tests.bootstrap.cases import CONFIGS, LAYOUT, MACHINES
 
 LIBRARIES = {
-    "push": "push-lib.sh",
-    "dataset": "dataset-lib.sh",
-    "session": "session-lib.sh",
-    "service": "session-lib.sh",
-    "own": "session-lib.sh",
+    "push": ("push-lib.sh",),
+    "dataset": ("told-lib.sh", "dataset-lib.sh"),
+    "session": ("session-lib.sh",),
+    "service": ("session-lib.sh",),
+    "own": ("session-lib.sh",),
 }
-ALONE = ("session-attach.sh", "dataset-fetch.sh", "dataset-yaml.sh", "dataset-there.sh")
+ALONE = ("session-attach.sh", "dataset-yaml.sh", "dataset-there.sh")
 """Sent without the library of its kin."""
 
 
@@ -98,9 +98,9 @@ def plain_scripts() -> dict[str, str]:
     folder = shipped("templates")
     found: dict[str, str] = {}
     for path in folder.glob("*.sh"):
-        library = LIBRARIES.get(path.name.split("-", 1)[0])
-        before = (folder / library).read_text() if library and path.name not in (library, *ALONE) else ""
-        found[path.name] = before + path.read_text()
+        before = () if path.name in ALONE else LIBRARIES.get(path.name.split("-", 1)[0], ())
+        texts = [(folder / library).read_text() for library in before if library != path.name]
+        found[path.name] = "".join([*texts, path.read_text()])
     return found
 
 

@@ -63,7 +63,7 @@ def push_dataset(
     if source.kind == "archive":
         return _push_archive(remote, source, layout, reporter, verify=verify)
     if source.kind in ("remote", "objects", "command"):
-        return _have_fetched(remote, source, layout, lent)
+        return _have_fetched(remote, source, layout, reporter, lent)
     push = Mirror(remote, _data_place(layout), "dataset", reporter, verify)
     return push.run(lambda: _data_tree(dataset_tree(source), source, layout))
 
@@ -109,22 +109,22 @@ def _push_archive(
     report = Mirror(remote, _archive_place(layout), "dataset", reporter, verify).run(
         lambda: dataset_tree(source)
     )
-    unpack(remote, source, layout, _archive_name(source))
+    unpack(remote, source, layout, _archive_name(source), reporter)
     seconds = time.monotonic() - began
     return PushReport("dataset", report.files, report.bytes, report.sent_files, report.sent_bytes, seconds)
 
 
 def _have_fetched(
-    remote: Remote, source: DatasetSource, layout: Layout, lent: tuple[Lent, ...]
+    remote: Remote, source: DatasetSource, layout: Layout, reporter: Reporter, lent: tuple[Lent, ...]
 ) -> PushReport:
     """Nothing crosses the line of here: the machine fetches at its own speed."""
     began = time.monotonic()
     if source.kind == "command":
-        run_command(remote, source, layout)
+        run_command(remote, source, layout, reporter)
     elif source.kind == "objects":
-        fetch_objects(remote, layout, lent)
+        fetch_objects(remote, layout, reporter, lent)
     else:
-        unpack(remote, source, layout, _archive_name(source), lent)
+        unpack(remote, source, layout, _archive_name(source), reporter, lent)
     return PushReport("dataset", 0, 0, 0, 0, time.monotonic() - began)
 
 

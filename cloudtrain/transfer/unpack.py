@@ -12,22 +12,27 @@ import posixpath
 from typing import Any, cast
 
 from cloudtrain.errors import TransferError
+from cloudtrain.events import Reporter
 from cloudtrain.models.lent import Lent
 from cloudtrain.models.run import Layout
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.transfer.dataset import DatasetSource
 from cloudtrain.transfer.datayaml import SPLITS
 from cloudtrain.transfer.scripts import script
+from cloudtrain.transfer.told import Told
 from cloudtrain.transfer.wire import exchange
 
-PATIENCE_S = 6 * 3600.0
-"""The machine says nothing while it downloads or unpacks; keep-alives tell a dead line."""
 MARK = "# cloudtrain wrote this from "
 """How our own data.yaml begins; the rest of the line is the hash of the one that it was written from."""
 
 
 def unpack(
-    remote: Remote, source: DatasetSource, layout: Layout, name: str, lent: tuple[Lent, ...] = ()
+    remote: Remote,
+    source: DatasetSource,
+    layout: Layout,
+    name: str,
+    reporter: Reporter,
+    lent: tuple[Lent, ...] = (),
 ) -> None:
     """Have the machine fetch (kind `remote`) and unpack an archive into `layout.data`.
 
@@ -43,34 +48,40 @@ def unpack(
         archive = f"{layout.root}/archives/{digest[:12]}-{name}"
         protocol = "http,https" if lent else "https"
         doubt = "" if source.sha256 else "doubtful"
-        _ask(remote, "dataset-fetch", archive, source.sha256 or "", protocol, data=f"{address}\n".encode())
-    _have(remote, "dataset-unpack", archive, layout.data, _marker(layout), digest, doubt)
+        text = script("told-lib", "dataset-fetch")
+        args = (archive, source.sha256 or "", protocol)
+        _tell(remote, text, args, Told(reporter, "downloads"), f"{address}\n".encode())
+    args = (archive, layout.data, _marker(layout), digest, doubt)
+    _have(remote, "dataset-unpack", args, Told(reporter, "unpacks"))
     point_here(remote, layout)
 
 
-def fetch_objects(remote: Remote, layout: Layout, lent: tuple[Lent, ...]) -> None:
+def fetch_objects(remote: Remote, layout: Layout, reporter: Reporter, lent: tuple[Lent, ...]) -> None:
     """Have the machine fetch every object into `layout.data`. Raises `TransferError`."""
     text = "".join(f"{one.path}\0{one.size}\0{one.version}\0" for one in lent)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    data = "".join(f"{one.path}\0{one.size}\0{one.address}\0" for one in lent if _below(one.path))
-    _have(remote, "dataset-objects", layout.data, _marker(layout), digest, data=data.encode())
+    below = [one for one in lent if _below(one.path)]
+    data = "".join(f"{one.path}\0{one.size}\0{one.address}\0" for one in below).encode()
+    size = sum(one.size for one in below)
+    args = (layout.data, _marker(layout), digest, str(len(below)), str(size))
+    _have(remote, "dataset-objects", args, Told(reporter, "downloads"), data)
     point_here(remote, layout)
 
 
-def run_command(remote: Remote, source: DatasetSource, layout: Layout) -> None:
+def run_command(remote: Remote, source: DatasetSource, layout: Layout, reporter: Reporter) -> None:
     """Have the user's command fetch the data there, once. Raises `TransferError` with its words."""
-    _have(remote, "dataset-command", layout.data, _marker(layout), source.tree.digest, source.where)
+    args = (layout.data, _marker(layout), source.tree.digest, source.where)
+    _have(remote, "dataset-command", args, Told(reporter))
     point_here(remote, layout)
 
 
-def _ask(remote: Remote, name: str, *args: str, data: bytes = b"") -> bytes:
-    return exchange(remote, script(name), *args, feed=lambda sink: sink.write(data), silence=PATIENCE_S)
-
-
-def _have(remote: Remote, name: str, *args: str, data: bytes = b"") -> None:
+def _have(remote: Remote, name: str, args: tuple[str, ...], told: Told, data: bytes = b"") -> None:
     """Have `layout.data` made into the source's, which goes wholly or not at all."""
-    text = script("dataset-lib", name)
-    exchange(remote, text, *args, feed=lambda sink: sink.write(data), silence=PATIENCE_S)
+    _tell(remote, script("told-lib", "dataset-lib", name), args, told, data)
+
+
+def _tell(remote: Remote, text: str, args: tuple[str, ...], told: Told, data: bytes) -> None:
+    exchange(remote, text, *args, feed=lambda sink: sink.write(data), take=told.take)
 
 
 def _marker(layout: Layout) -> str:
@@ -159,4 +170,5 @@ def _at(root: str, value: str) -> str:
 def _there(remote: Remote, paths: set[str]) -> set[str]:
     """Return which of these paths are on the machine."""
     data = b"".join(os.fsencode(path) + b"\0" for path in sorted(paths))
-    return {os.fsdecode(path) for path in _ask(remote, "dataset-there", data=data).split(b"\0")[:-1]}
+    there = exchange(remote, script("dataset-there"), feed=lambda sink: sink.write(data))
+    return {os.fsdecode(path) for path in there.split(b"\0")[:-1]}

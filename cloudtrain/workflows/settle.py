@@ -17,7 +17,7 @@ from typing import Any
 from cloudtrain import bootstrap, facts, training
 from cloudtrain.config import dump
 from cloudtrain.errors import RefusedError, StepError
-from cloudtrain.events import Note
+from cloudtrain.events import Note, Reporter
 from cloudtrain.guard import host_config
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.config import Config
@@ -31,6 +31,7 @@ from cloudtrain.ssh.remote import Remote
 from cloudtrain.transfer.dataset import DatasetSource
 from cloudtrain.transfer.push import push_dataset, push_model, push_project
 from cloudtrain.transfer.questions import ask_about
+from cloudtrain.transfer.told import Told
 from cloudtrain.workflows.context import Context, layout_of, over
 from cloudtrain.workflows.converged import converged
 from cloudtrain.workflows.holding import holding
@@ -190,18 +191,16 @@ def _push_project(
     try:
         with context.timeline.stage("push code") as stage:
             if config.project.git:
-                commit = _clone(remote, config.project.git, config.project.ref, layout)
+                commit = _clone(remote, config.project.git, config.project.ref, layout, stage)
                 stage.outcome = f"{config.project.git} at {commit}"
                 return ()
-            report = push_project(
-                remote, config, context.base, layout, context.reporter, verify=context.verify
-            )
+            report = push_project(remote, config, context.base, layout, stage, verify=context.verify)
             stage.outcome = said(report)
         local = _local_model(context)
         if local is None:
             return (report,)
         with context.timeline.stage("push model", local.name) as stage:
-            model = push_model(remote, local, layout, context.reporter, verify=context.verify)
+            model = push_model(remote, local, layout, stage, verify=context.verify)
             stage.outcome = said(model)
         return report, model
     finally:
@@ -213,7 +212,7 @@ def _push_data(
 ) -> tuple[PushReport, ...]:
     with context.timeline.stage("push data") as stage:
         lent = _lent(context, source)
-        report = push_dataset(remote, source, layout, context.reporter, verify=context.verify, lent=lent)
+        report = push_dataset(remote, source, layout, stage, verify=context.verify, lent=lent)
         fetched = source.kind in ("remote", "objects", "command")
         stage.outcome = "fetched by the machine" if fetched else said(report)
     return (report,)
@@ -245,7 +244,9 @@ def _model(context: Context, layout: Layout) -> str:
     return f"{layout.root}/models/{local.name}" if local else context.config.train.model
 
 
-def _clone(remote: Remote, url: str, ref: str | None, layout: Layout) -> str:
+def _clone(remote: Remote, url: str, ref: str | None, layout: Layout, reporter: Reporter) -> str:
     """Clone on the machine, at its own speed; an earlier clone is updated. Returns the commit."""
     script = (shipped("templates") / "project-clone.sh").read_text()
-    return remote.script(script, layout.project, url, ref or "", timeout=600).stdout.strip()
+    told = Told(reporter, unit="objects")
+    args = (layout.project, url, ref or "")
+    return remote.script(script, *args, timeout=600, on_line=told.line).stdout.split()[-1]

@@ -180,8 +180,8 @@ def _start_first(
         number = last_session(folder.journal.rows()) + 1
         checkpoint = None
         if chosen is not None:
-            with context.timeline.stage("push checkpoint", str(chosen)):
-                checkpoint = place_copy(remote, folder, settled.layout, chosen, number, context.reporter)
+            with context.timeline.stage("push checkpoint", str(chosen)) as stage:
+                checkpoint = place_copy(remote, folder, settled.layout, chosen, number, stage)
         return start_session(context, remote, folder, settled, number=number, resume_from=checkpoint)
 
 

@@ -10,7 +10,8 @@ import subprocess
 import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -184,7 +185,12 @@ def test_hash_of_what_was_fetched(line: Remote, layout: Layout, base: Path, web:
     def fetch(archive: str, sha256: str, protocol: str = "http") -> bytes:
         address = f"{web}/a.zip\n".encode()
         return exchange(
-            line, script("dataset-fetch"), archive, sha256, protocol, feed=lambda sink: sink.write(address)
+            line,
+            script("told-lib", "dataset-fetch"),
+            archive,
+            sha256,
+            protocol,
+            feed=lambda sink: sink.write(address),
         )
 
     fetch(f"{layout.root}/archives/a.zip", good)
@@ -281,6 +287,45 @@ def test_every_archive(line: Remote, layout: Layout, base: Path, seen: Seen, kin
     assert push_dataset(line, source, layout, seen).sent_files == 1
     assert contents(Path(layout.data) / "images") == contents(base / "raw" / "images")
     assert push_dataset(line, source, layout, seen).sent_files == 0
+
+
+def make_rar(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write a RAR 5 archive, its files stored: nothing that is free makes one.
+
+    https://www.rarlab.com/technote.htm
+    """
+
+    def number(value: int) -> bytes:
+        low = value & 0x7F
+        return bytes([low | 0x80]) + number(value >> 7) if value > 0x7F else bytes([low])
+
+    def block(head: bytes) -> bytes:
+        whole = number(len(head)) + head
+        return zlib.crc32(whole).to_bytes(4, "little") + whole
+
+    def file(name: str, data: bytes) -> bytes:
+        size, named = number(len(data)), name.encode()
+        check = zlib.crc32(data).to_bytes(4, "little")
+        about = number(4) + size + number(0o100644) + check + number(0) + number(1)
+        return block(number(2) + number(2) + size + about + number(len(named)) + named) + data
+
+    parts = [block(number(1) + number(0) + number(0)), *(file(*one) for one in files.items())]
+    path.write_bytes(b"Rar!\x1a\x07\x01\x00" + b"".join(parts) + block(number(5) + number(0) + number(0)))
+
+
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_a_rar(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    if shutil.which("bsdtar") is None:
+        pytest.skip("bsdtar unpacks them")
+    files = {"images/train/a b.jpg": bytes(1000), "images/val/grün.jpg": b"x" * 300}
+    make_rar(base / "set.rar", files)
+    push_dataset(line, found(Dataset(path="set.rar"), base), layout, seen)
+    assert contents(Path(layout.data)) == files
+    make_rar(base / "set.rar", {"../../escaped": b"x"})
+    with pytest.raises(TransferError):
+        push_dataset(line, found(Dataset(path="set.rar"), base), layout, seen)
+    assert contents(Path(layout.data)) == files
+    assert not list(Path(layout.root).parent.rglob("escaped"))
 
 
 @pytest.mark.parametrize("machine", ["rsync"], indirect=True)
@@ -472,9 +517,9 @@ def test_a_local_push_that_broke_is_no_archive(line: Remote, layout: Layout, bas
 
 
 @pytest.mark.parametrize("machine", ["rsync"], indirect=True)
-def test_a_broken_fetch_is_no_part_of_another(line: Remote, layout: Layout) -> None:
+def test_a_broken_fetch_is_no_part_of_another(line: Remote, layout: Layout, seen: Seen) -> None:
     def fetch(*objects: tuple[str, int, str]) -> None:
-        fetch_objects(line, layout, tuple(Lent(path, size, url, path) for path, size, url in objects))
+        fetch_objects(line, layout, seen, tuple(Lent(path, size, url, path) for path, size, url in objects))
 
     with pytest.raises(TransferError, match="did not come whole"):
         fetch(("a/came", 0, ""), ("a/never", 5, "http://127.0.0.1:9/x"))

@@ -265,6 +265,25 @@ def test_down_elsewhere_ends_a_waiting_run_with_the_truth(way: Road) -> None:
     assert way.left() == []
 
 
+def test_progress_is_told_of_a_stage_that_runs(way: Road) -> None:
+    """Or no bar on a terminal moves."""
+    (way.project / "table.bin").write_bytes(os.urandom(3 << 20))
+    up = way.call("up", "-y", "--json")
+    running: list[str] = []
+    told: list[str] = []
+    for line in up.stderr.splitlines():
+        event = json.loads(line)
+        if event["event"] == "stage-started":
+            running.append(event["stage"])
+        elif event["event"] == "stage-finished":
+            running.remove(event["stage"])
+        elif event["event"] == "progress":
+            assert event["stage"] in running
+            told.append(event["stage"])
+    assert "push code" in told
+    way.call("down", "--stop-training")
+
+
 def test_down_waits_for_another_change_of_the_run(way: Road) -> None:
     way.call("up", "-y")
     way.wait_for_end()
