@@ -6,15 +6,16 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cloudtrain.errors import ConnectError
+from cloudtrain.ssh.sending import send_all, send_end
 
 if TYPE_CHECKING:
     import paramiko
 
 CHUNK = 1 << 18
-"""Bytes per write: `sendall` of one huge buffer is quadratic in paramiko."""
+"""Bytes per write: what a stall is measured by."""
 FEED = 1 << 15
 """Bytes of input that count as a sign of life: small, so that a slow line shows some."""
 
@@ -36,22 +37,13 @@ class Channel:
         view = memoryview(data)
         try:
             for start in range(0, len(view), CHUNK):
-                self._raw.sendall(bytes(view[start : start + CHUNK]))
+                send_all(self._raw, view[start : start + CHUNK])
         except (OSError, EOFError) as error:
             raise ConnectError("the connection closed while sending") from error
 
     def close_input(self) -> None:
-        """Say that no more input comes.
-
-        paramiko's own `shutdown_write` sends outside of its lock, so that the word can
-        come after the channel's end when a command ends at that moment; OpenSSH then
-        drops the whole connection ("ieof packet referred to nonexistent channel").
-        """
-        raw: Any = self._raw
-        with raw.lock:
-            end = raw._send_eof()  # noqa: SLF001 - there is no public way that keeps the order
-            if end is not None and raw.transport is not None:
-                raw.transport._send_user_message(end)  # noqa: SLF001
+        """Say that no more input comes."""
+        send_end(self._raw)
 
     def read(self, size: int = CHUNK) -> bytes:
         """Return up to `size` bytes of output, b"" at its end. Raises `ConnectError` on a stall."""

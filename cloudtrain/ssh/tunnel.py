@@ -26,6 +26,7 @@ from cloudtrain.errors import (
     UsageError,
 )
 from cloudtrain.events import Note, Reporter
+from cloudtrain.ssh.sending import send_all, send_end
 
 if TYPE_CHECKING:
     from cloudtrain.ssh.remote import Remote
@@ -255,9 +256,9 @@ def _copy_out(sock: socket.socket, channel: Any) -> None:  # noqa: ANN401
     """Carry what the local side says; its end is passed on, the other direction stays open."""
     with contextlib.suppress(OSError, EOFError):
         while data := sock.recv(CHUNK):
-            channel.sendall(data)
+            send_all(channel, data)
     with contextlib.suppress(OSError, EOFError):
-        channel.shutdown_write()
+        send_end(channel)
 
 
 def _copy_back(channel: Any, sock: socket.socket) -> None:  # noqa: ANN401

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     import paramiko
 
 _UNHEARD = logging.NullHandler()
+REKEY_BYTES = 1 << 35
+"""After how much new keys are agreed on: half of what OpenSSH and RFC 4344, 3.2, allow a cipher of
+128-bit blocks. paramiko's own 512 MB come in the middle of a push, and its reader can wait for
+itself then: a channel's end that comes meanwhile is answered only when the keys are agreed on.
+"""
 
 
 def open_verified(target: SshTarget, *, reach_s: float, answer_s: float) -> fabric.Connection:
@@ -102,7 +107,8 @@ def _transport_for(keys: tuple[str, ...]) -> Callable[..., paramiko.Transport]:
     def make(sock: socket.socket, **kwargs: Any) -> paramiko.Transport:  # noqa: ANN401
         import paramiko
 
-        transport = paramiko.Transport(sock, **kwargs)
+        transport: Any = paramiko.Transport(sock, **kwargs)
+        transport.packetizer.REKEY_BYTES = REKEY_BYTES
         options: Any = transport.get_security_options()
         # `rsa-sha2-512` signs with the key that known_hosts calls `ssh-rsa`.
         kinds = {"rsa-sha2-512" if line.startswith("ssh-rsa ") else line.split()[0] for line in keys}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -281,3 +283,25 @@ def test_what_will_not_change_fails_at_once(sshd: Sshd, tmp_path: Path) -> None:
     with pytest.raises(HostKeyMismatch):
         connect_when_ready(sshd.target, clock=clock, sleep=clock.sleep)
     assert clock.sleeps == 0
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Let threads take turns as often as can be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_commands_that_end_while_they_are_told_something_leave_the_connection(sshd: Sshd) -> None:
+    def tell(_: int) -> None:
+        with line.open("head -c 100000 >/dev/null") as channel, suppress(ConnectError):
+            for _ in range(400):
+                channel.write(bytes(3000))
+
+    with connect(sshd.target) as line:
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(tell, range(60)))
+        assert line.run("echo here").stdout == "here\n"

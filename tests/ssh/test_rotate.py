@@ -121,7 +121,7 @@ def test_we_are_killed(sshd: Sshd, fatal: Edge) -> None:
 FATAL = """#!/bin/bash
 # Counts the programs that a script calls, and kills the script before one of them.
 count=$(($(cat "{folder}/count") + 1))
-echo $count >"{folder}/count"
+echo $count >"{folder}/count.$$" && /usr/bin/mv -f "{folder}/count.$$" "{folder}/count" # they run in pairs
 [[ $count != "$(cat "{folder}/fatal")" ]] || kill -KILL $PPID
 exec {real} "$@"
 """
