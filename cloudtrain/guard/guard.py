@@ -154,7 +154,7 @@ def decide(lease: Lease, state: State, seen: Seen, now: Now) -> tuple[State, lis
     actions: list[Any] = []
     over = 0 < state.deadline <= state.clock
     running = [session for session in seen.sessions if session.state == "running"]
-    if running or seen.active or seen.fetching:
+    if running or seen.active or seen.fetching or state.rescue:
         state = state._replace(active=state.uptime)
     if "boot" not in state.said:  # the first look of this boot
         state = state._replace(said=(*state.said, "boot"), rescue=over and not running)

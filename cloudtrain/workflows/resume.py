@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 import shutil
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from cloudtrain.errors import RefusedError, UsageError
 from cloudtrain.events import Note, Reporter, Timeline
 from cloudtrain.journal.folder import RunFolder, all_runs
-from cloudtrain.journal.log import Row
+from cloudtrain.journal.log import Row, brought_home
 from cloudtrain.models.config import Config
 from cloudtrain.models.machine import Machine
 from cloudtrain.models.plan import Observation
@@ -26,35 +27,39 @@ from cloudtrain.workflows.context import Context
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A checkpoint at home to go on from. `epoch` counts finished epochs, 0 where nobody says."""
+    """A checkpoint at home to go on from. `epoch` counts finished epochs, 0 where nobody says.
+
+    `session` is the one that wrote it, of `run`.
+    """
 
     path: Path
     epoch: int
     results: Path | None
     best: Path | None
     run: str
+    session: int
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}" if self.epoch else f"`{self.path.name}`"
 
 
 def best_copy(context: Context, folder: RunFolder | None) -> Copy:
-    """Return the furthest proven checkpoint at home of this folder's run, or else of its last one.
+    """Return the furthest proven checkpoint at home of the newest session that has one.
+
+    Of this folder's run, or else of its last one: an older session is another training.
 
     Raises `UsageError` when there is none, and when that training has finished.
     """
     runs = [folder] if folder is not None else []
     runs += [one for one in reversed(all_runs()) if Path(one.record().project) == context.base]
     for run in runs:
-        found = [
-            one
-            for place in sorted(run.artifacts.glob("[0-9]*"))
-            for one in _copies(place, run, context.config)
-        ]
-        if found:
-            chosen = max(found, key=lambda one: (one.epoch, one.path.stat().st_mtime))
-            _check_unfinished(chosen, context.config)
-            return chosen
+        places = sorted(run.artifacts.glob("[0-9]*"), key=lambda place: int(place.name), reverse=True)
+        for place in places:
+            found = _copies(place, run, context.config)
+            if found:
+                chosen = max(found, key=lambda one: (one.epoch, one.path.stat().st_mtime))
+                _check_unfinished(chosen, context.config, brought_home(run.journal.rows()))
+                return chosen
     raise UsageError(
         "there is no checkpoint at home to go on from",
         hint="`cloudtrain up` starts anew; `cloudtrain fetch-weights` brings checkpoints home",
@@ -75,18 +80,24 @@ def give_up(context: Context, folder: RunFolder, observed: Observation, chosen: 
             f"{machine.id} runs: it has all there is, and goes on by itself",
             hint="`cloudtrain status` shows it; `cloudtrain down` brings its weights home and ends it",
         )
-    lost = what_is_lost(folder, chosen)
+    lost = what_is_lost(folder, chosen, machine)
     context.reporter.emit(Note(f"going on from {chosen} at home; {lost}", level="warning"))
     if not context.confirm(f"Give up {machine.id} and its disk, and go on elsewhere?"):
         raise UsageError("nothing was changed")
     return _ended(folder, observed, context.provider(), context.timeline, machine)
 
 
-def what_is_lost(folder: RunFolder, chosen: Copy | None) -> str:
-    """Say what going on from a copy at home loses of what the machine had."""
+def what_is_lost(folder: RunFolder, chosen: Copy, machine: Machine | None = None) -> str:
+    """Say what going on from a copy at home loses of what the machine had.
+
+    `machine` is what the cloud says of it now: it may have been back since it was last watched.
+    """
     row: Row | None = folder.journal.last("reclaimed")
     epoch = row.get("epoch") if row else None
-    if not isinstance(epoch, int) or chosen is None:
+    if row is None or not isinstance(epoch, int) or row.get("session", chosen.session) != chosen.session:
+        return "what the machine did since is lost"
+    at = datetime.fromisoformat(str(row["at"]))
+    if chosen.epoch > epoch or (machine is not None and machine.launched > at):
         return "what the machine did since is lost"
     missing = epoch - chosen.epoch
     if missing <= 0:
@@ -142,12 +153,20 @@ def _copies(place: Path, run: RunFolder, config: Config) -> list[Copy]:
         ):
             continue
         known = best if config.train.kind != "script" and index.record("weights/best.pt") else None
-        found.append(Copy(path, record.epoch or 0, table, known, run.path.name))
+        found.append(Copy(path, record.epoch or 0, table, known, run.path.name, int(place.name)))
     return found
 
 
-def _check_unfinished(chosen: Copy, config: Config) -> None:
-    """Raise `UsageError` when all epochs are done: resuming such a checkpoint starts something else."""
+def _check_unfinished(chosen: Copy, config: Config, ended: tuple[int, int] | None) -> None:
+    """Raise `UsageError` when all is done: resuming such a checkpoint starts something else.
+
+    `ended` is the session that has ended with its result at home, and its exit code.
+    """
+    if ended == (chosen.session, 0):
+        raise UsageError(
+            "the training at home has ended by itself, with 0: there is nothing to go on with",
+            hint="`cloudtrain up` trains anew; `train.model` may name the weights at home",
+        )
     epochs = config.train.args.get("epochs")
     if chosen.results is None or not isinstance(epochs, int):
         return

@@ -16,13 +16,12 @@ from cloudtrain.ssh.remote import Remote
 from cloudtrain.workflows.context import (
     Context,
     check_account,
-    connect_run,
     find_run,
     own_run,
     telling_what_runs,
 )
 from cloudtrain.workflows.down import Down, Ending, down
-from cloudtrain.workflows.fetch import fetch_over
+from cloudtrain.workflows.fetch import Fetched, fetch_over
 from cloudtrain.workflows.up import up
 from cloudtrain.workflows.waiting import wait
 
@@ -54,23 +53,32 @@ def run(context: Context, *, keep_on_failure: bool, sleep: Callable[[float], Non
             hint="`cloudtrain train` trains with it; `cloudtrain down` brings home what is there and ends it",
         )
     with telling_what_runs(folder, context.reporter, context.provider):
-        status = wait(context, folder, sleep=sleep)
-        code = _exit_code(status)
-        with connect_run(folder) as remote:
-            if code != 0:
+        came: list[Fetched] = []
+
+        def bring_home(remote: Remote, status: TrainingStatus) -> None:
+            if _exit_code(status) != 0:
                 _show_tail(context, remote, status)
-            fetched = fetch_over(remote, folder, context.config, context.timeline)
-        if code != 0 and keep_on_failure:
-            context.reporter.emit(
-                Note(
-                    f"the training failed with {code}; the machine is kept",
-                    level="warning",
-                    hint="`cloudtrain down` ends it",
-                )
-            )
-            return Ran(folder.path.name, code, fetched.artifacts, None)
+            came.append(fetch_over(remote, folder, context.config, context.timeline))
+
+        status = wait(context, folder, bring_home, sleep=sleep)
+        code, artifacts = _exit_code(status), came[-1].artifacts
+        kept = _why_kept(status, keep_on_failure=keep_on_failure)
+        if kept:
+            context.reporter.emit(Note(kept, level="warning", hint="`cloudtrain down` ends it"))
+            return Ran(folder.path.name, code, artifacts, None)
         ended = down(folder, context.config, context.provider(), context.reporter, context.timeline, Ending())
-    return Ran(folder.path.name, code, fetched.artifacts, ended)
+    return Ran(folder.path.name, code, artifacts, ended)
+
+
+def _why_kept(status: TrainingStatus, *, keep_on_failure: bool) -> str:
+    """Say why the machine is not ended, nothing where it is.
+
+    Whoever ends a session by hand says what becomes of its machine; the end of a lease says nothing of it.
+    """
+    code = _exit_code(status)
+    if status.session.stopped and not (status.guard and status.guard.ending):
+        return "the training was stopped by hand: its machine is left to whoever did that"
+    return f"the training failed with {code}; the machine is kept" if code != 0 and keep_on_failure else ""
 
 
 def _ended_before(context: Context) -> Ran | None:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from cloudtrain import training
-from cloudtrain.errors import CapacityError, CloudtrainError, ConnectError, GoneError, RefusedError
+from cloudtrain.errors import (
+    AuthenticationFailed,
+    CapacityError,
+    CloudtrainError,
+    ConnectError,
+    GoneError,
+    HostKeyMismatch,
+    RefusedError,
+)
 from cloudtrain.events import Note, Progress, Silent, Timeline
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.training import GuardNotice, TrainingStatus
@@ -28,15 +37,22 @@ PATIENCE_S = 900.0
 """How long a machine may be out of reach before `run` gives up waiting (never the machine)."""
 
 
-def wait(context: Context, folder: RunFolder, *, sleep: Callable[[float], None]) -> TrainingStatus:
+def wait(
+    context: Context,
+    folder: RunFolder,
+    at_end: Callable[[Remote, TrainingStatus], object],
+    *,
+    sleep: Callable[[float], None],
+) -> TrainingStatus:
     """Wait for the newest session's end, showing how far it is and fetching what it secures.
 
-    A lost line is found again, and a reclaimed spot machine waited for as long as
-    `spot.patience` says. Raises `CapacityError` with what going on elsewhere would lose
-    when that is over.
+    `at_end` has the connection then, and is called again where that breaks. A lost line is
+    found again, and a reclaimed spot machine waited for as long as `spot.patience` says.
+    Raises `CapacityError` with what going on elsewhere would lose when that is over.
     """
     watched = Watched(context, folder, sleep)
-    with context.timeline.stage("train") as stage:
+    with ExitStack() as training_stage:
+        stage = training_stage.enter_context(context.timeline.stage("train"))
         while True:
             check_open(folder)
             try:
@@ -44,6 +60,8 @@ def wait(context: Context, folder: RunFolder, *, sleep: Callable[[float], None])
                     watched.reached()
                     status = watched.follow(remote)
                     stage.outcome = _said(status)
+                    training_stage.close()
+                    at_end(remote, status)
                     return status
             except ConnectError as error:
                 watched.lost(error)
@@ -102,6 +120,8 @@ class Watched:
         away = _check_reachable(self.context, self.folder)
         if away and not self.reclaimed:
             self._reclaim()
+        if isinstance(error, AuthenticationFailed | HostKeyMismatch) and not away:
+            raise error  # it is the machine's own answer, or somebody else's
         patience = self.context.config.spot.patience * 60 if away else PATIENCE_S
         if now - self.since > patience:
             raise self._impatient(patience) if away else error
@@ -114,7 +134,8 @@ class Watched:
         self.reclaimed = True
         secured = self.seen.secured if self.seen else None
         epoch = secured.epoch if secured else None
-        self.folder.journal.append("reclaimed", machine=self.folder.record().machine, epoch=epoch)
+        session = {"session": self.seen.session.number} if self.seen else {}
+        self.folder.journal.append("reclaimed", machine=self.folder.record().machine, epoch=epoch, **session)
         self.at_stake = self._at_risk()
         if self.at_stake is not None:
             text = f"at most {self.at_stake:.0f} s of work are lost: all before that is secured on its disk"
@@ -219,7 +240,7 @@ def _check_reachable(context: Context, folder: RunFolder) -> str:
     machine = next((one for one in observed.machines if one.id == record.machine), None)
     if machine is None or machine.state in ("running", "pending"):
         return ""
-    if machine.alive and machine.market == "spot" and not over(record.deadline):
+    if machine.alive and machine.market == "spot" and not record.parked and not over(record.deadline):
         minutes = context.config.spot.patience
         return (
             f"EC2 took {machine.id} back ({machine.state}); it starts it again when it has room, "

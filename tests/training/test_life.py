@@ -221,6 +221,41 @@ def test_a_crash_loop_stops_and_says_why(bench: Bench) -> None:
     assert bench.log(ended).count("hello\n") == 3
 
 
+def test_what_takes_the_machine_with_it_is_not_begun_for_ever(bench: Bench) -> None:
+    session = counting(bench, go=1)
+    until(lambda: secured_epochs(bench) == [1])
+    for number in range(1, 4):
+        reboot(bench, session)
+        resume(bench)
+        until(lambda number=number: bench.log(session).count("from 1") == number)
+    reboot(bench, session)
+    resume(bench)
+    until(lambda: bench.now().state == "failed")
+    assert "without a new checkpoint" in Path(bench.layout.session(1), "reason").read_text()
+    assert "giving up" in bench.log(session)
+
+
+def test_one_that_secures_something_goes_on_however_often(bench: Bench) -> None:
+    session = counting(bench, go=1)
+    for number in range(2, 5):
+        until(lambda number=number: secured_epochs(bench)[-1:] == [number - 1])
+        reboot(bench, session)
+        resume(bench)
+        until(lambda number=number: f"from {number - 1}" in bench.log(session))
+        Path(bench.layout.project, f"go-{number}").touch()
+    assert bench.end(session).exit_code == 0
+
+
+def test_the_guards_own_protection_is_not_the_trainers(bench: Bench) -> None:
+    session = bench.start("cat /proc/self/oom_score_adj; sleep 100")
+    bench.until(session, "0")
+    reboot(bench, session)
+    bench.remote.run(f"echo 300 >/proc/$$/oom_score_adj; exec bash {bench.layout.session(1)}/resume.sh")
+    until(lambda: bench.log(session).count("going on") == 1 and bench.log(session).endswith("0\n"))
+    assert "300" not in bench.log(session)
+    stop(bench.remote, bench.layout, session)
+
+
 ORPHANS = """
 [ -e once ] && { echo second; exit 0; }
 touch once

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -183,3 +184,25 @@ def test_an_unknown_host_key_is_shown_and_never_taken_by_minus_y(way: HostRoad, 
     assert "fingerprint:" in refused.stderr
     assert sshd.handshakes() == 0
     assert ours(sshd) == []
+
+
+CUT = """
+asked=$*
+for run in {home}/cloudtrain/*; do
+    if [ -s "$run/sessions/001/exit" ] && [ "${{asked#*R %s}}" != "$asked" ] && mkdir "$run/cut"; then
+        from=$PPID
+        until grep -q '^sshd' "/proc/$from/comm"; do from=$(cut -d ' ' -f 4 "/proc/$from/stat"); done
+        kill -KILL "$from"
+    fi
+done 2>/dev/null
+exec {find} "$@"
+"""
+
+
+def test_run_brings_the_end_home_over_a_line_that_breaks_then(way: HostRoad, sshd: Sshd) -> None:
+    script = COUNTING.replace('while not os.path.exists("enough"):', "for _ in range(3):")
+    (way.project / "train.py").write_text(script)
+    sshd.bring({"find": CUT.format(home=sshd.home, find=shutil.which("find"))})
+    ran = way.call("run", "-y")
+    assert list(sshd.home.glob("cloudtrain/*/cut"))
+    assert "trying again" in ran.stderr

@@ -265,6 +265,19 @@ def test_down_elsewhere_ends_a_waiting_run_with_the_truth(way: Road) -> None:
     assert way.left() == []
 
 
+def test_run_leaves_the_machine_to_whoever_stopped_the_training(way: Road) -> None:
+    (way.project / "wait").touch()
+    waiting = way.start("run", "-y")
+    until(lambda: "first line" in way.call("logs", code=None).stdout, timeout=60)
+    way.call("train", "--stop")
+    _, said = waiting.communicate(timeout=60)
+    assert waiting.returncode == 143, said
+    assert "stopped by hand" in said
+    assert len(way.alive()) == 1
+    way.call("down")
+    assert way.left() == []
+
+
 def test_progress_is_told_of_a_stage_that_runs(way: Road) -> None:
     """Or no bar on a terminal moves."""
     (way.project / "table.bin").write_bytes(os.urandom(3 << 20))
