@@ -79,6 +79,34 @@ def test_docker_is_the_distribution_s_and_sees_the_gpu_by_nvidias_toolkit() -> N
     assert of("debian-12-no-root", "docker image")["docker"].required
 
 
+@pytest.mark.parametrize(
+    ("programs", "runtimes", "said"),
+    [
+        (("nvidia-container-runtime-hook",), "runc", ""),
+        ((), "nvidia", ""),
+        (("nvidia-ctk",), "runc", "Docker has no means to hand in a GPU"),
+        (("nvidia-container-runtime-hook", "untold"), "nvidia", "Docker is not told of it"),
+    ],
+)
+def test_an_engine_that_hands_in_gpus_is_left_as_it_is(
+    programs: tuple[str, ...], runtimes: str, said: str, tmp_path: Path
+) -> None:
+    step = of("t4", "docker image")["toolkit"]
+    assert not step.required
+    for name in ("docker", *programs):
+        (tmp_path / name).write_text(f"""#!/bin/sh\necho '{{"{runtimes}":{{"path":"nvidia"}}}}'\n""")
+        (tmp_path / name).chmod(0o755)
+    check = step.check.replace("/run/cloudtrain-docker-untold", str(tmp_path / "untold"))
+    done = subprocess.run(
+        ["/bin/bash", "-c", check],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": f"{tmp_path}:/bin"},
+    )
+    assert (done.stdout.strip(), done.returncode) == (said, 1 if said else 0)
+
+
 def test_the_cuda_toolkit_brings_no_driver_and_is_found_by_every_shell() -> None:
     step = of("ubuntu-24.04-bare", "cuda")["cuda"]
     assert "repos/ubuntu2404/x86_64/cuda-keyring_1.1-1_all.deb" in step.apply
