@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -279,6 +280,30 @@ def test_a_host_without_what_training_needs_is_let_go_at_once(tmp_path: Path, fo
         with pytest.raises(CloudError, match=r"missing: .*tar"):
             take(SshProvider((host_of(sshd),)), folder)
         assert all(row.released for row in ledger.rows(folder.path.name))
+
+
+TCSH = """case "$SSH_ORIGINAL_COMMAND" in *$'\n'*) echo 'Unmatched quote' >&2; exit 1;; esac"""
+FISH = r"SSH_ORIGINAL_COMMAND=${SSH_ORIGINAL_COMMAND//\\\\/\\}"
+
+
+@pytest.mark.parametrize(
+    ("shell", "said", "hint"),
+    [
+        ("echo 'Welcome to the lab'", "prints `Welcome to the lab` before every command", "== *i*"),
+        (f"SHELL=/bin/tcsh\n{TCSH}", "/bin/tcsh, does not hand on", "chsh"),
+        (f"SHELL=/usr/bin/fish\n{FISH}", "/usr/bin/fish, does not hand on", "chsh"),
+    ],
+)
+def test_a_login_shell_that_would_spoil_everything_is_told_before_anything_is_written(
+    shell: str, said: str, hint: str, sshd: Sshd, folder: RunFolder
+) -> None:
+    session = sshd.folder / "session.sh"
+    session.write_text(session.read_text().replace('cd "$HOME"\n', f'cd "$HOME"\n{shell}\n'))
+    with pytest.raises(CloudError, match=re.escape(said)) as caught:
+        take(SshProvider((host_of(sshd),)), folder)
+    assert hint in caught.value.hint
+    assert not (sshd.home / "cloudtrain").exists()
+    assert all(row.released for row in ledger.rows(folder.path.name))
 
 
 def test_no_hosts_is_a_usage_error() -> None:
