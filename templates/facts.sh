@@ -27,7 +27,14 @@ is_container() {
 }
 cloud_init_runs() { command -v cloud-init && [ -d /run/cloud-init ]; }
 may_sudo() { [ "$(id -u)" != 0 ] && command -v sudo && timeout 10 sudo -n true; }
-smi() { timeout 40 nvidia-smi "--query-gpu=$1" --format=csv,noheader,nounits 2>&1; }
+# What it says beside its rows is marked, so that nothing of it is taken for one.
+smi() {
+  { timeout 40 nvidia-smi "--query-gpu=$1" --format=csv,noheader,nounits 2>&1 >&3 | sed 's/^/! /'; } 3>&1
+}
+# name, memory, driver…; a value that the GPU does not have is in brackets.
+rows() {
+  printf '%s\n' "$answer" | grep -E '^[^!,][^,]*, *([0-9]+|\[[^],]*\]), *([0-9][0-9.]*|\[[^],]*\]) *(,.*)?$'
+}
 
 pci_gpus() {
   local device class
@@ -41,19 +48,20 @@ pci_gpus() {
 }
 
 nvidia() {
-  local answer
+  local answer found
   if [ -z "$(have nvidia-smi)" ]; then
     say nvidia_smi absent
     return
   fi
+  # By its rows, not by its exit code: one that warns (14, a damaged infoROM) has a driver that works.
   # Drivers before 2021 do not know compute_cap and refuse the whole question for it.
-  if answer=$(smi name,memory.total,driver_version,compute_cap) ||
-    answer=$(smi name,memory.total,driver_version); then
+  if answer=$(smi name,memory.total,driver_version,compute_cap) && found=$(rows) ||
+    answer=$(smi name,memory.total,driver_version) && found=$(rows); then
     say nvidia_smi ok
-    printf '%s\n' "$answer" | sed 's/^/gpu=/'
+    printf '%s\n' "$found" | sed 's/^/gpu=/'
   else
     say nvidia_smi failed
-    say nvidia_smi_error "$(printf '%s\n' "$answer" | sed -n '/./{p;q;}')"
+    say nvidia_smi_error "$(printf '%s\n' "$answer" | sed -n 's/^! //; /./{p;q;}')"
   fi
 }
 

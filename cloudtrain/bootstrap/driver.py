@@ -90,7 +90,7 @@ def driver_steps(config: Config, facts: Facts) -> tuple[Step, ...]:
         shared=True,
         # NVIDIA's modules are compiled here, for minutes on a small machine.
         timeout_s=1500,
-        by_hand=_by_hand(plan, source),
+        by_hand=_by_hand(plan, source, facts),
     )
     return (step,)
 
@@ -126,11 +126,19 @@ def _apply(config: Config, facts: Facts, plan: DriverPlan, source: Source | None
         folder=(config.mirrors.driver_runfile or RUNFILE.folder).rstrip("/"),
         contrib=f"deb {config.mirrors.apt or DEBIAN} bookworm contrib" if facts.os_id == "debian" else "",
         system=f"{facts.os_id} {facts.os_version}",
-        installed="mismatch" in (facts.nvidia_smi_error or ""),
+        installed=_mismatched(facts),
+        oldest=OLDEST_DRIVER,
     )
 
 
-def _by_hand(plan: DriverPlan, source: Source | None) -> str:
+def _mismatched(facts: Facts) -> bool:
+    """Whether the installed driver is another version than the kernel module that is loaded."""
+    return "mismatch" in (facts.nvidia_smi_error or "")
+
+
+def _by_hand(plan: DriverPlan, source: Source | None, facts: Facts) -> str:
+    if _mismatched(facts):
+        return "sudo reboot  # reboot the machine: its NVIDIA driver was renewed, the module of before is still loaded"
     if source != "ubuntu":
         return f"install NVIDIA driver {plan.branch} or newer, by {GUIDE}"
     dash_open = "-open" if plan.open else ""
@@ -138,4 +146,5 @@ def _by_hand(plan: DriverPlan, source: Source | None) -> str:
         f"nvidia-headless-no-dkms-{plan.flavour} nvidia-utils-{plan.branch}-server "
         f"linux-modules-nvidia-{plan.branch}-server{dash_open}-$(uname -r)"
     )
-    return f"sudo apt-get update && sudo apt-get install -y --no-install-recommends {packages}"
+    # Without -y: apt says what it would remove for it, such as the driver of somebody's desktop.
+    return f"sudo apt-get update && sudo apt-get install --no-install-recommends {packages}"

@@ -96,7 +96,10 @@ def run_apply(remote: Remote, step: Step, layout: Layout) -> Verdict:
 
 
 def owner_commands(step: Step, layout: Layout) -> str:
-    """Say what the owner of a machine runs when we may not."""
+    """Say what the owner of a machine runs when we may not.
+
+    By its path, not by `<`: its owner may be another user than ours, whose files only root reads.
+    """
     return step.by_hand or f"sudo bash {shlex.quote(script_path(step, layout))}"
 
 

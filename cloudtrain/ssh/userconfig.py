@@ -17,12 +17,17 @@ from cloudtrain.errors import UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """Where a host is and how the user gets there. `known_as` is its name in known_hosts."""
+    """Where a host is and how the user gets there. `known_as` is its name in known_hosts.
+
+    `identities` are the key files that the configuration names for it: none where it names none.
+    `only_these` says that the agent's and the usual keys are not to be offered beside them.
+    """
 
     address: str
     port: int
     user: str
     identities: tuple[Path, ...] = ()
+    only_these: bool = False
     proxy_jump: str | None = None
     proxy_command: str | None = None
     known_as: str = ""
@@ -49,11 +54,19 @@ def resolve(name: str, *, user: str | None = None, port: int | None = None) -> R
         raise UsageError(
             f"`ssh -G {name}` cannot tell where that is: {said}", hint="correct `hosts`, or ~/.ssh/config"
         )
-    return parse(done.stdout)
+    # Where no file is named, `ssh -G` lists the usual ones: which those are is its version's to say.
+    usual = subprocess.run(
+        ["ssh", "-F", "none", "-G", "--", name],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    return parse(done.stdout, usual.stdout)
 
 
-def parse(text: str) -> Resolved:
-    """Read the output of `ssh -G`."""
+def parse(text: str, usual: str = "") -> Resolved:
+    """Read the output of `ssh -G`; `usual` is what it says without any configuration."""
     rows = [line.partition(" ") for line in text.splitlines()]
     said = {key: value for key, _, value in reversed(rows)}
     address, port = said.get("hostname", ""), int(said.get("port", "22"))
@@ -63,7 +76,8 @@ def parse(text: str) -> Resolved:
         address=address,
         port=port,
         user=said.get("user", ""),
-        identities=tuple(_path(value) for key, _, value in rows if key == "identityfile"),
+        identities=() if _identities(text) == _identities(usual) else _identities(text),
+        only_these=said.get("identitiesonly") == "yes",
         proxy_jump=_said(said, "proxyjump"),
         proxy_command=_said(said, "proxycommand"),
         # OpenSSH writes the port beside the address, never beside an alias.
@@ -72,15 +86,12 @@ def parse(text: str) -> Resolved:
     )
 
 
-def usable_identity(found: Resolved) -> Path | None:
-    """Return the first of the host's private keys that opens without a passphrase.
+def usable_identities(found: Resolved) -> tuple[Path, ...]:
+    """Return those of the host's named private keys that open without a passphrase.
 
-    A key with one is the agent's to use; None then leaves it to agent and usual keys.
+    A key with one is the agent's to use.
     """
-    for path in found.identities:
-        if path.is_file() and _opens(path):
-            return path
-    return None
+    return tuple(path for path in found.identities if path.is_file() and _opens(path))
 
 
 def known_keys(found: Resolved) -> tuple[str, ...]:
@@ -93,6 +104,11 @@ def known_keys(found: Resolved) -> tuple[str, ...]:
             rows = [line.split() for line in said.splitlines() if not line.startswith(("#", "@"))]
             keys += [f"{row[1]} {row[2]}" for row in rows if len(row) >= 3]
     return tuple(dict.fromkeys(keys))
+
+
+def _identities(text: str) -> tuple[Path, ...]:
+    rows = (line.partition(" ") for line in text.splitlines())
+    return tuple(_path(value) for key, _, value in rows if key == "identityfile" and value != "none")
 
 
 def _opens(path: Path) -> bool:

@@ -298,6 +298,44 @@ def test_a_machine_that_is_not_root(sshd: Sshd, layout: Layout, files: Path) -> 
         _refused(remote, layout, files)
 
 
+NFS = """shift; for last; do :; done
+case "$last" in *.sh) ;; *) exec "$@" ;; esac
+mv "$last" "$last.hidden"; "$@"; code=$?; mv "$last.hidden" "$last"; exit $code"""
+
+
+def test_root_need_not_read_the_home(sshd: Sshd, layout: Layout, files: Path) -> None:
+    """On NFS with root_squash it may not; whoever runs the tests may."""
+    sshd.bring({"id": "echo 1000", "sudo": NFS})
+    said = f'cat >"{files}/input"; echo "$0" >"{files}/name"'
+    with connect(sshd.target) as remote:
+        assert outcomes(go(remote, layout, replace(touch(files, "base", extra=said), root=True))) == {
+            "base": "changed"
+        }
+        with pytest.raises(StepError, match=r"steps/bad\.sh: line 3: nowhere: command not found"):
+            go(remote, layout, replace(touch(files, "bad", extra="\nnowhere"), root=True))
+    assert (files / "input").read_text() == ""
+    assert (files / "name").read_text() == f"{layout.root}/steps/base.sh\n"
+
+
+FULL = "echo; echo 'tmpfs 100 100 12 100% /boot'; echo 'tmpfs 9 9 0 100% /var'"
+
+
+def test_a_script_that_a_full_disk_cut_is_not_run(sshd: Sshd, layout: Layout, files: Path) -> None:
+    sshd.bring({"cat": "head -n 2; exit 1", "df": FULL})
+    with connect(sshd.target) as remote, pytest.raises(StepError, match="did not run: nothing can") as caught:
+        go(remote, layout, touch(files, "env", extra=f'touch "{files}/began"'))
+    assert "no space left on /boot: 12 KiB\nno space left on /var: 0 KiB" in str(caught.value)
+    assert list(files.iterdir()) == []
+    assert list(Path(layout.root, "steps").glob("*.sh*")) == []
+
+
+def test_a_full_disk_is_said_where_a_step_hid_it(sshd: Sshd, layout: Layout, files: Path) -> None:
+    sshd.bring({"df": FULL})
+    liar = replace(touch(files, "liar"), apply="true")
+    with connect(sshd.target) as remote, pytest.raises(DidNotConverge, match="no space left on /var: 0 KiB"):
+        go(remote, layout, liar)
+
+
 def test_a_dead_line_is_one_error(sshd: Sshd, layout: Layout, files: Path) -> None:
     with connect(sshd.target) as remote:
         remote.run("true")

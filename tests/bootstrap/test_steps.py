@@ -79,6 +79,34 @@ def test_docker_is_the_distribution_s_and_sees_the_gpu_by_nvidias_toolkit() -> N
     assert of("debian-12-no-root", "docker image")["docker"].required
 
 
+@pytest.mark.parametrize(
+    ("programs", "runtimes", "said"),
+    [
+        (("nvidia-container-runtime-hook",), "runc", ""),
+        ((), "nvidia", ""),
+        (("nvidia-ctk",), "runc", "Docker has no means to hand in a GPU"),
+        (("nvidia-container-runtime-hook", "untold"), "nvidia", "Docker is not told of it"),
+    ],
+)
+def test_an_engine_that_hands_in_gpus_is_left_as_it_is(
+    programs: tuple[str, ...], runtimes: str, said: str, tmp_path: Path
+) -> None:
+    step = of("t4", "docker image")["toolkit"]
+    assert not step.required
+    for name in ("docker", *programs):
+        (tmp_path / name).write_text(f"""#!/bin/sh\necho '{{"{runtimes}":{{"path":"nvidia"}}}}'\n""")
+        (tmp_path / name).chmod(0o755)
+    check = step.check.replace("/run/cloudtrain-docker-untold", str(tmp_path / "untold"))
+    done = subprocess.run(
+        ["/bin/bash", "-c", check],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": f"{tmp_path}:/bin"},
+    )
+    assert (done.stdout.strip(), done.returncode) == (said, 1 if said else 0)
+
+
 def test_the_cuda_toolkit_brings_no_driver_and_is_found_by_every_shell() -> None:
     step = of("ubuntu-24.04-bare", "cuda")["cuda"]
     assert "repos/ubuntu2404/x86_64/cuda-keyring_1.1-1_all.deb" in step.apply
@@ -189,6 +217,103 @@ def test_a_mismatch_is_a_reboot_not_an_installation() -> None:
     step = of("driver-library-mismatch")["driver"]
     assert "exit 194" in step.apply
     assert "apt-get" not in step.apply
+    assert "reboot the machine" in step.by_hand
+    assert "apt-get" not in step.by_hand
+
+
+OWN = replace(CONFIGS["default"], provider="ssh")
+DESKTOP = "another driver of apt's is here, and ours would remove it: nvidia-driver-470 nvidia-dkms-470;"
+
+
+@pytest.mark.parametrize(
+    ("machine", "listed", "said"),
+    [
+        (
+            MACHINES["ubuntu-24.04-bare"],
+            "ii  nvidia-driver-470 470.256\\nii  nvidia-dkms-470 470.256",
+            DESKTOP,
+        ),
+        (
+            MACHINES["ubuntu-24.04-bare"],
+            "ii  nvidia-driver-580-open 580.95",
+            "remove it: nvidia-driver-580-open;",
+        ),
+        (MACHINES["ubuntu-24.04-bare"], "hi  nvidia-headless-no-dkms-580-server-open 580.95", ""),
+        (MACHINES["ubuntu-24.04-bare"], "ii  nvidia-kernel-common-580-server 580.95", ""),
+        (MACHINES["ubuntu-24.04-bare"], "rc  nvidia-driver-470 470.256\\nii  nvidia-opencl-common 1", ""),
+        (MACHINES["ubuntu-24.04-bare"], "", ""),
+        (BARE_DEBIAN, "ii  nvidia-driver 470.256", "remove it: nvidia-driver;"),
+        (BARE_DEBIAN, "ii  nvidia-driver-pinning-580 580-1\\nii  nvidia-kernel-open-dkms 580.95", ""),
+    ],
+)
+def test_a_driver_of_another_kind_is_left_to_its_owner(
+    machine: Facts, listed: str, said: str, tmp_path: Path
+) -> None:
+    apply = of(machine, OWN)["driver"].apply
+    function = apply[apply.index("spare() {") : apply.index("# The distribution's own driver")]
+    (call,) = [line for line in apply.splitlines() if line.lstrip().startswith("spare '")][-1:]
+    if machine is BARE_DEBIAN:
+        assert apply.index(call) < apply.index("cuda-keyring")
+    else:
+        assert apply.index(call) < apply.index("packages=(nvidia-headless")
+    (tmp_path / "dpkg-query").write_text(f"#!/bin/sh\nprintf '{listed}\\n'\n[ -n '{listed}' ]\n")
+    (tmp_path / "dpkg-query").chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"{function}\n{call}\necho installs"],
+        capture_output=True, text=True, check=False, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert done.returncode == (1 if said else 0)
+    assert said in done.stdout
+    assert ("installs" in done.stdout) == (not said)
+    assert "spare" not in of(machine)["driver"].apply
+
+
+REJECTED = "modprobe: ERROR: could not insert 'nvidia': Key was rejected by service"
+
+
+@pytest.mark.parametrize(
+    ("modprobe", "built", "code", "said"),
+    [
+        (REJECTED, ["6.8.0-31-generic"], 1, "Secure Boot"),
+        (
+            "modprobe: ERROR: could not insert 'nvidia': No such device",
+            ["6.8.0-31-generic"],
+            194,
+            "No such device",
+        ),
+        ("modprobe: FATAL: Module nvidia not found", [], 1, "the compiler is of another version"),
+        (
+            "modprobe: FATAL: Module nvidia not found",
+            ["6.8.0-9-generic"],
+            1,
+            "built for kernel 6.8.0-31-generic",
+        ),
+        ("modprobe: FATAL: Module nvidia not found", ["6.8.0-41-generic"], 194, "not found"),
+    ],
+)
+def test_a_reboot_is_asked_for_only_where_it_can_help(
+    modprobe: str, built: list[str], code: int, said: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "dkms" / "nvidia" / "580.95.05" / "build" / "make.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("the compiler is of another version\n")
+    for kernel in built:
+        (tmp_path / "modules" / kernel / "updates" / "dkms").mkdir(parents=True)
+        (tmp_path / "modules" / kernel / "updates" / "dkms" / "nvidia.ko.zst").touch()
+    apply = of("ubuntu-24.04-bare")["driver"].apply
+    functions = apply[apply.index("unloaded() {") : apply.index("# Compiled here")]
+    for theirs, here in (("/var/lib/dkms", "dkms"), ("/lib/modules", "modules")):
+        functions = functions.replace(theirs, here)
+    functions = functions.replace("-f4", "-f2")
+    stand_in = (
+        f'kernel=6.8.0-31-generic\nfree_gpu() {{ :; }}\nmodprobe() {{ echo "{modprobe}" >&2; return 1; }}\n'
+    )
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"{stand_in}{functions}\nload"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    assert said in done.stdout
 
 
 def test_torch_waits_for_no_driver_but_counts_on_it() -> None:

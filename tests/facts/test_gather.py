@@ -48,6 +48,22 @@ def test_the_driver_speaks_for_its_gpus(sshd: Sshd) -> None:
         assert gather(remote).nvidia_smi_error == "Driver/library version mismatch"
 
 
+FAILED = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure, it runs."
+
+
+@pytest.mark.parametrize("stream", ["1", "2"])
+def test_a_driver_that_warns_is_a_driver_and_one_that_fails_is_none(sshd: Sshd, stream: str) -> None:
+    warning = "WARNING: infoROM is corrupted at gpu 0000:00:1E.0"
+    row = "echo 'Tesla T4, 15360, 580.95.05, 7.5'"
+    programs = sshd.bring({"nvidia-smi": f"echo '{warning}' >&{stream}; {row}; exit 14"})
+    with connect(sshd.target) as remote:
+        found = gather(remote)
+        assert found.gpus == (Gpu("Tesla T4", 15360, "580.95.05", (7, 5)),)
+        assert found.nvidia_smi_error is None
+        _program(programs, "nvidia-smi", f'echo >&{stream}; echo "{FAILED}" >&{stream}; exit 9')
+        assert gather(remote).nvidia_smi_error == FAILED
+
+
 def test_our_own_tools_are_found_without_a_login_shell(remote: Remote, sshd: Sshd) -> None:
     for name, folder in (("uv", ".cloudtrain/bin"), ("conda", ".cloudtrain/miniconda3/bin")):
         (sshd.home / folder).mkdir(parents=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,9 +30,10 @@ from cloudtrain.providers.ssh.account import REGION
 from cloudtrain.providers.ssh.presence import leave
 from cloudtrain.providers.ssh.provider import SshProvider
 from cloudtrain.providers.ssh.taking import Leaving
-from cloudtrain.ssh import keys
+from cloudtrain.ssh import keys, openssh
 from cloudtrain.ssh.keys import fingerprint
 from cloudtrain.ssh.remote import connect
+from cloudtrain.ssh.userconfig import resolve
 from tests.support.sshd import Sshd, free_port, stopped
 
 
@@ -279,6 +282,30 @@ def test_a_host_without_what_training_needs_is_let_go_at_once(tmp_path: Path, fo
         assert all(row.released for row in ledger.rows(folder.path.name))
 
 
+TCSH = """case "$SSH_ORIGINAL_COMMAND" in *$'\n'*) echo 'Unmatched quote' >&2; exit 1;; esac"""
+FISH = r"SSH_ORIGINAL_COMMAND=${SSH_ORIGINAL_COMMAND//\\\\/\\}"
+
+
+@pytest.mark.parametrize(
+    ("shell", "said", "hint"),
+    [
+        ("echo 'Welcome to the lab'", "prints `Welcome to the lab` before every command", "== *i*"),
+        (f"SHELL=/bin/tcsh\n{TCSH}", "/bin/tcsh, does not hand on", "chsh"),
+        (f"SHELL=/usr/bin/fish\n{FISH}", "/usr/bin/fish, does not hand on", "chsh"),
+    ],
+)
+def test_a_login_shell_that_would_spoil_everything_is_told_before_anything_is_written(
+    shell: str, said: str, hint: str, sshd: Sshd, folder: RunFolder
+) -> None:
+    session = sshd.folder / "session.sh"
+    session.write_text(session.read_text().replace('cd "$HOME"\n', f'cd "$HOME"\n{shell}\n'))
+    with pytest.raises(CloudError, match=re.escape(said)) as caught:
+        take(SshProvider((host_of(sshd),)), folder)
+    assert hint in caught.value.hint
+    assert not (sshd.home / "cloudtrain").exists()
+    assert all(row.released for row in ledger.rows(folder.path.name))
+
+
 def test_no_hosts_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="hosts"):
         SshProvider(()).survey(Config())
@@ -366,17 +393,73 @@ def test_proxycommand_too(sshd: Sshd, folder: RunFolder, ssh_config: Path, tmp_p
         assert remote.run("echo through").stdout == "through\n"
 
 
-def test_an_agents_key_opens_it(sshd: Sshd, folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def agent(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An SSH agent that holds the key of `sshd`."""
     said = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True).stdout
     found = dict(part.strip().split("=", 1) for part in said.split(";") if "=" in part)
     monkeypatch.setenv("SSH_AUTH_SOCK", found["SSH_AUTH_SOCK"])
     try:
         subprocess.run(["ssh-add", "-q", str(sshd.target.key)], check=True)
-        take(SshProvider((host_of(sshd, key=None),)), folder)
-        assert folder.target().key is None
-        connect(folder.target()).close()
+        yield
     finally:
         os.kill(int(found["SSH_AGENT_PID"]), 15)
+
+
+@pytest.mark.usefixtures("agent")
+def test_an_agents_key_opens_it(sshd: Sshd, folder: RunFolder) -> None:
+    take(SshProvider((host_of(sshd, key=None),)), folder)
+    assert folder.target().key is None
+    connect(folder.target()).close()
+    subprocess.run(openssh.ssh(folder.target(), "true"), check=True)
+
+
+@pytest.mark.usefixtures("agent")
+def test_the_agents_key_opens_it_where_the_named_one_does_not(
+    sshd: Sshd, folder: RunFolder, ssh_config: Path, tmp_path: Path
+) -> None:
+    keys.write_private(tmp_path / "other", keys.generate("other").private)
+    ssh_config.write_text(f"Host *\n  IdentityFile {tmp_path}/other\n")
+    take(SshProvider((host_of(sshd, key=None),)), folder)
+    subprocess.run(openssh.ssh(folder.target(), "true"), check=True)
+
+
+@pytest.mark.usefixtures("agent")
+def test_identities_only_keeps_the_agents_keys_back(
+    sshd: Sshd, folder: RunFolder, ssh_config: Path, tmp_path: Path
+) -> None:
+    keys.write_private(tmp_path / "other", keys.generate("other").private)
+    ssh_config.write_text(f"Host *\n  IdentitiesOnly yes\n  IdentityFile {tmp_path}/other\n")
+    with pytest.raises(AuthenticationFailed):
+        take(SshProvider((host_of(sshd, key=None),)), folder)
+
+
+def test_of_several_named_keys_the_one_that_fits_is_taken(
+    sshd: Sshd, folder: RunFolder, ssh_config: Path, tmp_path: Path
+) -> None:
+    keys.write_private(tmp_path / "other", keys.generate("other").private)
+    ssh_config.write_text(f"Host *\n  IdentityFile {tmp_path}/other\n  IdentityFile {sshd.target.key}\n")
+    provider = SshProvider((host_of(sshd, key=None),))
+    assert [probe.ask().state for probe in provider.probes(Config())] == ["ok"]
+    take(provider, folder)
+    assert folder.target().key == sshd.target.key
+
+
+def test_a_usual_key_that_nobody_named_hides_no_other_one(
+    sshd: Sshd, folder: RunFolder, ssh_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ssh -G` lists the usual files also where nobody named one."""
+    ssh_config.write_text("Host *\n  ServerAliveInterval 30\n")
+    assert resolve("lab").identities == ()
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    other = ["-t", "ecdsa", "-N", "", "-f", str(home / ".ssh" / "id_ecdsa")]
+    subprocess.run(["ssh-keygen", "-q", *other], check=True)
+    keys.write_private(home / ".ssh" / "id_ed25519", sshd.user_key.private)
+    take(SshProvider((host_of(sshd, key=None),)), folder)
+    assert folder.target().key is None
+    connect(folder.target()).close()
 
 
 def test_something_that_is_no_ssh_server_is_said(folder: RunFolder) -> None:

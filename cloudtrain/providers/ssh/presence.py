@@ -8,6 +8,8 @@ is never touched.
 from __future__ import annotations
 
 import json
+import secrets
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,13 @@ _REASONS = {
     6: "something of the run does not end, not even killed",
     7: "the run's files cannot all be removed",
 }
+
+_PROBE = r"""
+printf '%s' "$1"
+two='\\'
+[ "${#two}" = 2 ] && printf '%s' "$1"
+"""
+"""As our scripts are: several lines, quotes, backslashes, which not every login shell hands on as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +48,39 @@ def mark(remote: Remote, marker: Marker) -> str:
 
     Raises `CloudError` when the host lacks what training needs at all.
     """
+    _ask_shell(remote)
     text = json.dumps({"run": marker.slug, "owner": marker.owner, "by": marker.by, "taken": marker.taken})
     done = remote.script(_script("own-take.sh"), marker.slug, text, check=False)
     if done.code in (3, 127):
         said = done.stdout.strip() or "bash is missing"
-        raise CloudError(
-            f"{remote.target.address} cannot be used: {said}",
-            hint="have its owner install that",
-            code="unfit",
-        )
+        raise _unfit(remote, said, "have its owner install that")
     if not done.ok:
         raise _failed(remote, done.code, done.tail)
     return done.stdout.strip().splitlines()[-1]
+
+
+def _ask_shell(remote: Remote) -> None:
+    """See that the login shell hands a script on as it is, and says nothing of its own before it.
+
+    What it says would be taken for the script's: for a file that is fetched, for an answer.
+    """
+    nonce = secrets.token_hex(16)
+    done = remote.run(shlex.join(["bash", "-c", _PROBE, "cloudtrain", nonce]), check=False)
+    before, _, rest = done.stdout.partition(nonce)
+    if done.code in (127, KILLED):
+        return  # what comes next meets it as well, and says it
+    if rest != nonce:
+        shell = remote.run('echo "$SHELL"', check=False).stdout.strip().rpartition("\n")[2]
+        said = f"the login shell there, {shell or 'of no name'}, does not hand on a script as it is"
+        raise _unfit(remote, said, "`chsh -s /bin/bash` there makes bash the login shell of that account")
+    if before:
+        said = f"its shell prints `{before.strip()[:200]}` before every command"
+        begin = "let its start-up file (~/.bashrc) begin with `[[ $- == *i* ]] || return`"
+        raise _unfit(remote, said, f"{begin}: then only terminals see that")
+
+
+def _unfit(remote: Remote, said: str, hint: str) -> CloudError:
+    return CloudError(f"{remote.target.address} cannot be used: {said}", hint=hint, code="unfit")
 
 
 def markers(remote: Remote) -> tuple[Marker, ...]:

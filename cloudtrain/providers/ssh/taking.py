@@ -21,7 +21,7 @@ from cloudtrain.models.run import RunRef
 from cloudtrain.providers.ssh import ledger, presence
 from cloudtrain.providers.ssh.ledger import Taken
 from cloudtrain.providers.ssh.trust import Confirm, trusted_key
-from cloudtrain.providers.ssh.way import by_password, find_way, label_of
+from cloudtrain.providers.ssh.way import find_way, fitting, label_of
 from cloudtrain.ssh import keys
 from cloudtrain.ssh.remote import Remote, connect
 
@@ -43,9 +43,7 @@ def take(host: Host, run: RunRef, token: str, confirm: Confirm | None) -> Taken:
         target = ledger.target_of(way.address, way.login, pins, run.slug)
         key = trusted_key(target, given=host.fingerprint, known=known, label=label, confirm=confirm)
         keys.pin(pins, run.slug, (key,))
-        login = way.login
-        if not login.password and by_password(target, key):
-            login = replace(login, key=None, password=True)
+        login = fitting(way, target, key)
     row = Taken(
         label=label,
         slug=run.slug,
@@ -92,7 +90,8 @@ def reach(label: str, host: Host) -> Remote:
         target = ledger.target_of(way.address, way.login, Path(folder) / "known_hosts", "audit")
         key = trusted_key(target, given=host.fingerprint, known=known, label=label, confirm=None)
         keys.pin(target.known_hosts, "audit", (key,))
-        return connect(target)
+        login = fitting(way, target, key, ask=False)
+        return connect(ledger.target_of(way.address, login, target.known_hosts, "audit"))
 
 
 def _marked(row: Taken, remote: Remote) -> Taken:
