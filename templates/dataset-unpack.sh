@@ -56,14 +56,17 @@ stop() { # why, exit code
     echo "$1" >&2
     exit "$2"
 }
+at=0
 far() { # how far those who read the archive are in it: what it unpacks to is known of no kind before its end
-    local fd
+    local fd now=''
     for fd in /proc/[0-9]*/fd/[0-9]*; do
         if [ "$fd" -ef "$archive" ]; then
-            tell "$(sed -n 's/^pos:\t*//p' "${fd%/fd/*}/fdinfo/${fd##*/}")" "$all"
-            return
+            now=$(sed -n 's/^pos:\t*//p' "${fd%/fd/*}/fdinfo/${fd##*/}")
+            break
         fi
     done 2> /dev/null
+    at=${now:-$at} # nobody reads it before its unpacker is installed, or while its links are looked at
+    tell "$at" "$all"
 }
 check() {
     local now size

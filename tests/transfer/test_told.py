@@ -204,6 +204,49 @@ def test_an_archive_says_how_far_it_is_read(
     assert at.total == archive.stat().st_size
 
 
+class Steps(Seen):
+    """Makes a file at the second progress after each of the others came to be."""
+
+    def __init__(self, *steps: tuple[Path, Path]) -> None:
+        super().__init__()
+        self.steps, self.after = list(steps), 0
+
+    def emit(self, event: Event) -> None:
+        super().emit(event)
+        if isinstance(event, Progress) and self.steps and self.steps[0][0].exists():
+            self.after += 1
+            if self.after == 2:
+                self.steps.pop(0)[1].touch()
+                self.after = 0
+
+
+def test_an_archive_that_nobody_reads_just_now_says_where_it_stands(
+    machine: Sshd, layout: Layout, base: Path, tmp_path: Path, archive: Path
+) -> None:
+    """While its unpacker is installed, and while its links are looked at: silence is a dead line."""
+    (base / "set.tar").write_bytes(archive.read_bytes())
+    half = archive.stat().st_size // 2
+    there = f"{layout.root}/archives/set.tar"
+    before, begun, reads, seen_it, after, ended = (tmp_path / f"{number}" for number in range(6))
+    machine.bring({"tar": f"""
+        await() {{ for i in $(seq 100); do [ -e "$1" ] && return; sleep 0.1; done; exit 1; }}
+        if [ "$2" = '{there}' ]; then
+            touch '{before}'; await '{begun}'
+            exec 7<'{there}'; head -c {half} <&7 >/dev/null
+            touch '{reads}'; await '{seen_it}'
+            exec 7<&-; touch '{after}'; await '{ended}'
+        fi
+        exec /bin/tar "$@"
+    """})  # fmt: skip
+    seen = Steps((before, begun), (reads, seen_it), (after, ended))
+    with connect(machine.target) as line:
+        push_dataset(line, source_of(Dataset(path="set.tar"), base), layout, seen)
+    at = [one.done for one in seen.events if isinstance(one, Progress) and one.detail == "unpacks"]
+    assert at.count(0) >= 2
+    far = next(number for number, done in enumerate(at) if done >= half)
+    assert min(at[far : far + 3]) >= half
+
+
 def test_a_command_shows_its_last_line(line: Remote, layout: Layout, base: Path, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     command = f"printf 'begun\\n 10%%\\r half way\\t50%%\\r'; until [ -e '{gate}' ]; do sleep 0.05; done; echo x > a"
