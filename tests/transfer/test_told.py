@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.server
 import subprocess
 import tarfile
@@ -12,7 +13,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cloudtrain.events import Event, Progress
+from cloudtrain.errors import TransferError
+from cloudtrain.events import Event, Note, Progress
 from cloudtrain.models.config import Config, Dataset
 from cloudtrain.models.lent import Lent
 from cloudtrain.models.run import Layout
@@ -20,7 +22,10 @@ from cloudtrain.paths import shipped
 from cloudtrain.ssh.remote import Remote, connect
 from cloudtrain.transfer.dataset import DatasetSource, inspect_dataset
 from cloudtrain.transfer.push import push_dataset
+from cloudtrain.transfer.scripts import script
 from cloudtrain.transfer.told import Told
+from cloudtrain.transfer.unpack import fetch_objects
+from cloudtrain.transfer.wire import Sink, exchange, failure
 from tests.support.sshd import Sshd
 from tests.transfer.conftest import Seen
 
@@ -171,10 +176,16 @@ def test_what_is_there_already_is_not_fetched_again(
     push_dataset(line, source, layout, Seen(), lent=lent)
     (there,) = (Path(layout.root) / "archives").glob("*.tar")
     every = len(handler.body)
-    for kept, ranges, asked in ((every, True, 1), (1000, True, 1), (1000, False, 2), (every, False, 2)):
+    for kept, ranges, asked in (
+        (every, True, 1),
+        (1000, True, 1),
+        (1000, False, 2),
+        (every, False, 2),
+        (every + 10, True, 2),  # of an earlier, longer file
+    ):
         handler.ranges = ranges
         handler.asked.clear()
-        there.with_name(there.name + ".part").write_bytes(handler.body[:kept])
+        there.with_name(there.name + ".part").write_bytes(handler.body[:kept].ljust(kept, b"x"))
         there.unlink()
         push_dataset(line, source, layout, Seen(), lent=lent)
         assert there.read_bytes() == handler.body
@@ -202,6 +213,124 @@ def test_an_archive_says_how_far_it_is_read(
         push_dataset(line, source_of(Dataset(path="set.tar"), base), layout, seen)
     at = next(one for one in seen.progress() if one.detail == "unpacks" and one.done >= half)
     assert at.total == archive.stat().st_size
+
+
+def test_a_server_that_stands_still_holds_nobody_up(
+    machine: Sshd, layout: Layout, base: Path, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked"
+    machine.bring({"curl": f"echo \"$@\" >> '{asked}'; echo 'curl: (28) too slow' >&2; exit 28"})
+    source, lent = from_address("http://127.0.0.1:9/a", base)
+    with connect(machine.target) as line:
+        with pytest.raises(TransferError, match="too slow"):
+            push_dataset(line, source, layout, Seen(), lent=lent)
+        with pytest.raises(TransferError, match="did not come whole"):
+            fetch_objects(line, layout, Seen(), (Lent("a", 1, "http://127.0.0.1:9/a", "v"),))
+    begun = [one for one in asked.read_text().splitlines() if "--retry" in one]
+    assert len(begun) == 2
+    assert all("--connect-timeout 30 --speed-limit 1 --speed-time 60 " in one for one in begun)
+
+
+def test_what_cannot_fit_is_not_begun(
+    machine: Sshd, layout: Layout, base: Path, halting: tuple[str, type[Halting]]
+) -> None:
+    url, handler = halting
+    machine.bring({"df": "echo; echo x x x 1000 x x"})
+    source, lent = from_address(url, base)
+    with connect(machine.target) as line:
+        with pytest.raises(TransferError, match="disk is full"):
+            push_dataset(line, source, layout, Seen(), lent=lent)
+        handler.asked.clear()
+        with pytest.raises(TransferError, match="disk is full"):
+            fetch_objects(line, layout, Seen(), (Lent("a", len(handler.body), url, "v"),))
+    assert handler.asked == []
+    assert not list(Path(layout.root).rglob("*.part"))
+
+
+def side_by_side(
+    machine: Sshd, push: Callable[[Remote, Seen], object], *seens: Seen
+) -> list[threading.Thread]:
+    """Return threads that push over lines of their own; what fails is an event of theirs."""
+
+    def run(seen: Seen) -> None:
+        try:
+            with connect(machine.target) as line:
+                push(line, seen)
+        except TransferError as error:
+            seen.emit(Note(error.message, "error"))
+
+    return [threading.Thread(target=run, args=(seen,)) for seen in seens]
+
+
+def failed(seen: Seen) -> list[str]:
+    return [event.text for event in seen.events if isinstance(event, Note)]
+
+
+def test_a_corrected_command_ends_the_one_that_hangs(
+    line: Remote, machine: Sshd, layout: Layout, base: Path, tmp_path: Path
+) -> None:
+    """With all that it has started; the lock and the folder are the later one's."""
+    hangs = f"echo $$ > '{tmp_path}/pid'; sleep 300 & wait"
+    begun = threading.Event()
+    seen = Reacting(lambda _: (tmp_path / "pid").exists(), begun.set)
+    (first,) = side_by_side(
+        machine,
+        lambda line, seen: push_dataset(line, source_of(Dataset(command=hangs), base), layout, seen),
+        seen,
+    )
+    first.start()
+    assert begun.wait(30)
+    push_dataset(line, source_of(Dataset(command="echo x > a"), base), layout, Seen())
+    first.join(30)
+    assert len(failed(seen)) == 1
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+    assert (Path(layout.data) / "a").read_text() == "x\n"
+
+
+def test_the_same_command_again_waits_and_says_so(
+    machine: Sshd, layout: Layout, base: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    command = f"echo x >> ran; until [ -e '{gate}' ]; do sleep 0.05; done"
+    source = source_of(Dataset(command=command), base)
+    second = Reacting(lambda at: at.detail == "waits for an earlier one", gate.touch)
+    first = Reacting(lambda _: (Path(layout.data) / "ran").exists(), Seen)
+    both = side_by_side(machine, lambda line, seen: push_dataset(line, source, layout, seen), first, second)
+    first.then = both[1].start
+    both[0].start()
+    both[0].join(60)
+    both[1].join(60)
+    assert (failed(first), failed(second)) == ([], [])
+    assert gate.exists()
+    assert (Path(layout.data) / "ran").read_text() == "x\n"
+
+
+def test_all_input_is_taken_before_a_lock_is_waited_for(line: Remote, layout: Layout) -> None:
+    """Who sends it gives up when nothing is taken for a while."""
+    marker = Path(layout.root) / "manifests" / "dataset.unpacked"
+    marker.parent.mkdir(parents=True)
+    held = Path(f"{marker}.lock").open("w")  # noqa: SIM115
+    fcntl.flock(held, fcntl.LOCK_EX)
+
+    def feed(sink: Sink) -> None:
+        for number in range(16):
+            sink.write(b"%d\x000\0http://127.0.0.1:9/%s\0" % (number, b"x" * (1 << 19)))
+        held.close()
+
+    text = script("told-lib", "dataset-lib", "dataset-objects")
+    exchange(line, text, layout.data, str(marker), "d", "1", "0", feed=feed, silence=5)
+    assert len(list(Path(layout.data).iterdir())) == 16
+
+
+def test_the_text_of_a_command_is_in_no_process_list(line: Remote, layout: Layout, base: Path) -> None:
+    command = "cat /proc/[0-9]*/cmdline > all 2> /dev/null; ls -l $0 > mode; : t0ken-of-mine"
+    push_dataset(line, source_of(Dataset(command=command), base), layout, Seen())
+    every = (Path(layout.data) / "all").read_bytes()
+    assert b"dataset.unpacked" in every
+    assert b"t0ken-of-mine" not in every
+    mode, *_, file = (Path(layout.data) / "mode").read_text().split()
+    assert mode.startswith("-rw-------")
+    assert not Path(file).exists()
 
 
 class Steps(Seen):
@@ -266,13 +395,13 @@ def test_a_clone_says_how_far_it_is(line: Remote, layout: Layout, tmp_path: Path
     subprocess.run([*git, "commit", "-qm", "x"], check=True)
     seen = Seen()
     told = Told(seen, unit="objects")
-    script = (shipped("templates") / "project-clone.sh").read_text()
-    said = line.script(script, layout.project, f"file://{there}", "", on_line=told.line)
+    text = (shipped("templates") / "project-clone.sh").read_text()
+    said = line.script(text, layout.project, f"file://{there}", "", on_line=told.line)
     assert len(said.stdout.split()[-1]) >= 7
     at = [event for event in seen.events if isinstance(event, Progress)]
     assert any(one.detail == "Receiving objects" and one.done == one.total == 22 for one in at)
     assert all(one.unit == "objects" for one in at)
-    none = line.script(script, f"{layout.project}-2", f"file://{there}-not", "", check=False)
+    none = line.script(text, f"{layout.project}-2", f"file://{there}-not", "", check=False)
     assert not none.ok
     assert "-not" in none.stderr
 
@@ -289,3 +418,11 @@ def test_rate_and_time_left() -> None:
     assert [(one.rate, one.best, one.eta_s) for one in said] == [
         (None, None, None), (100, 100, 4), (200, 300, 0.5), (None, None, None),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "said", ["Failure writing output to destination", "Failed writing body (0 != 16384)"]
+)
+def test_a_full_disk_in_the_words_of_curl(said: str) -> None:
+    assert "disk is full" in failure(f"curl: (23) {said}", 65).message
+    assert "disk is full" not in failure(f"a: Permission denied\ncurl: (23) {said}", 65).message
