@@ -18,8 +18,7 @@ from cloudtrain.events import Event, Note, Progress
 from cloudtrain.models.config import Config, Dataset
 from cloudtrain.models.lent import Lent
 from cloudtrain.models.run import Layout
-from cloudtrain.paths import shipped
-from cloudtrain.ssh.remote import Remote, connect
+from cloudtrain.ssh.remote import Remote, Result, connect
 from cloudtrain.transfer.dataset import DatasetSource, inspect_dataset
 from cloudtrain.transfer.push import push_dataset
 from cloudtrain.transfer.scripts import script
@@ -257,7 +256,7 @@ def side_by_side(
             with connect(machine.target) as line:
                 push(line, seen)
         except TransferError as error:
-            seen.emit(Note(error.message, "error"))
+            seen.emit(Note(error.message, "warning"))
 
     return [threading.Thread(target=run, args=(seen,)) for seen in seens]
 
@@ -385,25 +384,79 @@ def test_a_command_shows_its_last_line(line: Remote, layout: Layout, base: Path,
     assert next(one.detail for one in seen.progress() if "half" in one.detail).strip() == "half way 50%"
 
 
-def test_a_clone_says_how_far_it_is(line: Remote, layout: Layout, tmp_path: Path) -> None:
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
     there = tmp_path / "there"
-    git = ["git", "-C", str(there), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run(["git", "init", "-q", str(there)], check=True)
     for number in range(20):
         (there / f"f{number}").write_text(f"{number}")
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-qm", "x"], check=True)
-    seen = Seen()
+    git(there, "add", ".")
+    git(there, "commit", "-qm", "x")
+    return there
+
+
+def git(there: Path, *args: str) -> None:
+    own = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run(["git", "-C", str(there), *own, *args], check=True)
+
+
+def clone(line: Remote, folder: str, address: str, ref: str, seen: Seen) -> Result:
     told = Told(seen, unit="objects")
-    text = (shipped("templates") / "project-clone.sh").read_text()
-    said = line.script(text, layout.project, f"file://{there}", "", on_line=told.line)
+    text = script("told-lib", "project-clone")
+    return line.script(text, folder, address, ref, on_line=told.line, check=False)
+
+
+def test_a_clone_says_how_far_it_is(line: Remote, layout: Layout, repository: Path) -> None:
+    seen = Seen()
+    said = clone(line, layout.project, f"file://{repository}", "", seen)
     assert len(said.stdout.split()[-1]) >= 7
     at = [event for event in seen.events if isinstance(event, Progress)]
     assert any(one.detail == "Receiving objects" and one.done == one.total == 22 for one in at)
     assert all(one.unit == "objects" for one in at)
-    none = line.script(text, f"{layout.project}-2", f"file://{there}-not", "", check=False)
+    none = clone(line, f"{layout.project}-2", f"file://{repository}-not", "", Seen())
     assert not none.ok
     assert "-not" in none.stderr
+
+
+def test_a_tag_that_was_moved_is_followed(line: Remote, layout: Layout, repository: Path) -> None:
+    git(repository, "tag", "v1")
+    for text in ("one", "two"):
+        said = clone(line, layout.project, f"file://{repository}", "v1", Seen())
+        assert said.ok, said.stderr
+        (repository / "f0").write_text(text)
+        git(repository, "commit", "-qam", text)
+        git(repository, "tag", "--force", "v1")
+    assert (Path(layout.project) / "f0").read_text() == "one"
+
+
+def test_a_second_clone_waits_for_the_first(
+    machine: Sshd, layout: Layout, tmp_path: Path, repository: Path
+) -> None:
+    """It would remove what the first one has begun."""
+    gate, began = tmp_path / "gate", tmp_path / "began"
+    machine.bring({"git": f"""
+        case " $* " in *" clone "*)
+            echo x >> '{began}'
+            printf 'Receiving objects: 1%% (1/2)\\r' >&2
+            until [ -e '{gate}' ]; do sleep 0.05; done
+        esac
+        exec /usr/bin/git "$@"
+    """})  # fmt: skip
+    second = Reacting(lambda at: at.detail == "waits for an earlier one", gate.touch)
+    first = Reacting(lambda _: began.exists(), Seen)
+    said: list[Result] = []
+    both = side_by_side(
+        machine,
+        lambda line, seen: said.append(clone(line, layout.project, f"file://{repository}", "", seen)),
+        first,
+        second,
+    )
+    first.then = both[1].start
+    both[0].start()
+    both[0].join(60)
+    both[1].join(60)
+    assert [one.ok for one in said] == [True, True]
+    assert began.read_text() == "x\n"
 
 
 def test_rate_and_time_left() -> None:
