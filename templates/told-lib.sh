@@ -23,6 +23,7 @@ alone() {
     command -v flock > /dev/null || return 0
     if ! flock -n 8; then _wait_for "$1" "$2"; fi
     printf '%s\n' "$2" > "$1"
+    trap "echo 'a later command has other work there, and ended this' >&2; exit 75" TERM
 }
 _wait_for() {
     local now before='' signal=TERM shown=("${beating[@]:-}")

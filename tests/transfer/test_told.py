@@ -56,8 +56,15 @@ class Halting(http.server.BaseHTTPRequestHandler):
     go_on: ClassVar[threading.Event]
     asked: ClassVar[list[str]]
     ranges: ClassVar[bool]
+    refuses: ClassVar[bool] = False
 
     def do_GET(self) -> None:
+        if self.refuses:
+            self.send_response(403)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"no, a")
+            return
         begin = 0
         said = self.headers["Range"]
         if said and self.ranges:
@@ -191,6 +198,21 @@ def test_what_is_there_already_is_not_fetched_again(
         assert len(handler.asked) <= asked, (kept, ranges, handler.asked)
 
 
+def test_an_address_that_has_ended_costs_nothing_of_what_came(
+    line: Remote, layout: Layout, base: Path, halting: tuple[str, type[Halting]]
+) -> None:
+    url, handler = halting
+    handler.go_on.set()
+    source, lent = from_address(url, base)
+    push_dataset(line, source, layout, Seen(), lent=lent)
+    (there,) = (Path(layout.root) / "archives").glob("*.tar")
+    part = there.rename(there.with_name(there.name + ".part"))
+    handler.refuses = True
+    with pytest.raises(TransferError, match="403"):
+        push_dataset(line, source, layout, Seen(), lent=lent)
+    assert part.read_bytes() == handler.body
+
+
 def test_an_archive_says_how_far_it_is_read(
     machine: Sshd, layout: Layout, base: Path, tmp_path: Path, archive: Path
 ) -> None:
@@ -281,7 +303,8 @@ def test_a_corrected_command_ends_the_one_that_hangs(
     assert begun.wait(30)
     push_dataset(line, source_of(Dataset(command="echo x > a"), base), layout, Seen())
     first.join(30)
-    assert len(failed(seen)) == 1
+    (said,) = failed(seen)
+    assert "a later command has other work there" in said
     assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
     assert (Path(layout.data) / "a").read_text() == "x\n"
 
