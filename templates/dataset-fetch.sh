@@ -11,43 +11,63 @@ here() { stat -c %s "$part" 2> /dev/null || echo 0; }
 known() { cat "$size" 2> /dev/null || echo 0; }
 far() { tell "$(here)" "$(known)"; }
 beside far
-alone "${archive%/*}/.lock"
+alone "${archive%/*}/.lock" "${archive##*/}"
 [ -f "$archive" ] && exit 0
 
 sized() { # Input: the headers of every answer. Writes how long all of it is; an address in them goes nowhere.
-    local name value length=0 whole=0
+    local name value status='' length=0 whole=0
     while IFS=': ' read -r name value; do
         value=${value%$'\r'}
         case "${name,,}" in
-        http/*) length=0 whole=0;;
+        http/*) status=${value%% *} length=0 whole=0;;
         content-length) length=$value;;
         content-range) whole=${value##*/};;
         $'\r' | '')
-            [ "$whole" = 0 ] || length=$whole
+            case $status in
+            2??) [ "$whole" = 0 ] || length=$whole;;
+            416) length=$whole;; # what comes with it is a page that says so
+            *) continue;;
+            esac
             [[ $length =~ ^[0-9]{1,15}$ ]] && printf '%s\n' "$length" > "$size";;
         esac
     done
 }
-get() {
-    local quoted=${url//\\/\\\\}
+get() { # 63: there is no room for it. A server that stands still for a minute holds nobody up.
+    local quoted=${url//\\/\\\\} room
+    room=$(free "${archive%/*}")
+    [[ $room =~ ^[0-9]+$ ]] || room=0 # no limit
     printf 'url = "%s"\n' "${quoted//\"/\\\"}" |
-        curl -gfsSL --retry 3 --proto "=$protocol" -C - -o "$part" -D >(sized) -K -
+        curl -gfsSL --retry 3 --connect-timeout 30 --speed-limit 1 --speed-time 60 --proto "=$protocol" \
+            --max-filesize "$((room * 1024))" -C - -o "$part" -D - -K - | sized
+    return "${PIPESTATUS[1]}"
 }
+full() { [ "$(free "${archive%/*}")" -lt 65536 ]; }
 if command -v curl > /dev/null; then
     rm -f "$size"
     get
-    case $? in
+    code=$?
+    if [ "$code" = 33 ] || { [ "$code" = 22 ] && [ "$(known)" -gt 0 ] && [ "$(here)" -gt "$(known)" ]; }; then
+        rm -f "$part" # not from the middle, says the server; or what is here is of another file
+        get
+        code=$?
+    fi
+    case $code in
     0) ;;
     22) [ -f "$part" ] && [ "$(here)" = "$(known)" ];; # there is nothing behind its end
-    33) rm -f "$part" && get;; # not from the middle, says the server
     *) false;;
     esac
 elif command -v wget > /dev/null; then
     # It names the address in what it says.
-    said=$(printf '%s\n' "$url" | wget -nv -c -O "$part" -i - 2>&1) ||
+    said=$(printf '%s\n' "$url" | wget -nv -T 60 -c -O "$part" -i - 2>&1) ||
         { sed -E 's#https?://[^ ]*#the address#g' <<< "$said" >&2; false; }
 else echo 'the machine has neither curl nor wget' >&2; exit 64
-fi || exit 65
+fi || {
+    if [ "${code-}" = 63 ] || full; then
+        echo "No space left on device: $(known) bytes, and $(free "${archive%/*}") KB are free" >&2
+        exit 69
+    fi
+    exit 65
+}
 rm -f "$size"
 if [ -n "$sha256" ] && ! printf '%s  %s\n' "$sha256" "$part" | sha256sum -c --status; then
     rm -f "$part"

@@ -9,26 +9,36 @@ far() {
     tell "${said% *}" "$bytes" "${said#* }" "$files"
 }
 if there; then cat > /dev/null; exit 0; fi
+wanted=$(mktemp) # it holds addresses, which are a right: readable for nobody else
+trap 'quiet; rm -f "$wanted"' EXIT
 beside far
-alone "$marker.lock"
-if there; then cat > /dev/null; exit 0; fi
+cat > "$wanted" # before it waits: who sends it would wait as well
+alone "$marker.lock" "$digest"
+if there; then exit 0; fi
 command -v curl > /dev/null || { echo 'the machine has no curl' >&2; exit 64; }
 for old in "$data".fetching*; do [ "$old" = "$new" ] || rm -rf "$old"; done # of another source
 mkdir -p "$new"
+have=$(find "$new" -type f -printf '%s\n' | awk '{ b += $1 } END { printf "%.0f", b }')
+if [ $(((bytes - have) / 1024)) -gt "$(free "$new")" ]; then
+    echo "No space left on device: $((bytes - have)) bytes are to come, and $(free "$new") KB are free" >&2
+    exit 69
+fi
 cd "$new"
 quoted() { local text=${1//\\/\\\\}; printf '"%s"' "${text//\"/\\\"}"; }
-wanted=$(mktemp)
-trap 'quiet; rm -f "$wanted"' EXIT
+still='' # of some versions, --silent does not silence --parallel, and those before 7.67 know nothing else
+if curl --no-progress-meter -V > /dev/null 2>&1; then still=--no-progress-meter; fi
 while IFS= read -r -d '' path && IFS= read -r -d '' size && IFS= read -r -d '' url; do
-    printf '%s %s\0' "$size" "$path" >> "$wanted"
     if [ "$(stat -c %s -- "$path" 2> /dev/null)" = "$size" ]; then continue; fi
     if [ "$size" = 0 ]; then mkdir -p "$(dirname "$path")"; : > "$path"; continue; fi
     printf 'url = %s\noutput = %s\n' "$(quoted "$url")" "$(quoted "$path")"
-done | curl -gfsS --retry 3 --create-dirs --parallel --parallel-max 8 -K - 2>&1 | tail -n 3 >&2 || :
-while IFS= read -r -d '' record; do
-    if [ "$(stat -c %s -- "${record#* }" 2> /dev/null)" != "${record%% *}" ]; then
-        echo "did not come whole: ${record#* }" >&2; exit 65
-    fi
+done < "$wanted" |
+    curl -gfsS ${still:+"$still"} --retry 3 --connect-timeout 30 --speed-limit 1 --speed-time 60 \
+        --create-dirs --parallel --parallel-max 8 -K - 2>&1 | tail -n 3 >&2 || :
+while IFS= read -r -d '' path && IFS= read -r -d '' size && IFS= read -r -d '' url; do
+    if [ "$(stat -c %s -- "$path" 2> /dev/null)" = "$size" ]; then continue; fi
+    echo "did not come whole: $path" >&2
+    if [ "$(free "$new")" -lt 65536 ]; then echo 'No space left on device' >&2; exit 69; fi
+    exit 65
 done < "$wanted"
 clear_data
 mv "$new" "$data"

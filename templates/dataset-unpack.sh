@@ -5,7 +5,7 @@ export LC_ALL=C
 archive=$1 data=$2 marker=$3 digest=$4 doubt=${5-}
 if there; then exit 0; fi
 beside tell 0 0
-alone "$marker.lock"
+alone "$marker.lock" "$digest"
 if there; then exit 0; fi
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi > /dev/null 2>&1; }
@@ -41,14 +41,13 @@ unpack() {
         bsdtar -xf "$archive" -C "$new" --no-same-owner --no-same-permissions;;
     esac
 }
-free() { df -Pk "$new" | awk 'NR == 2 { print $4 }'; }
 
 new="$data.unpacking"
 rm -rf "$new"
 mkdir -p "$new"
 # A bomb is told by what it takes of the disk: a hundred times its own size and a GB, or no room left. What
 # the whole disk lost is cheap to ask, but others write to it too: only the folder itself can convict.
-before=$(free) all=$(stat -c %s "$archive") limit=$((all * 100 / 1024 + 1048576))
+before=$(free "$new") all=$(stat -c %s "$archive") limit=$((all * 100 / 1024 + 1048576))
 stop() { # why, exit code
     kill -KILL -- "-$job" 2> /dev/null || :
     wait "$job" 2> /dev/null || :
@@ -56,18 +55,21 @@ stop() { # why, exit code
     echo "$1" >&2
     exit "$2"
 }
+at=0
 far() { # how far those who read the archive are in it: what it unpacks to is known of no kind before its end
-    local fd
+    local fd now=''
     for fd in /proc/[0-9]*/fd/[0-9]*; do
         if [ "$fd" -ef "$archive" ]; then
-            tell "$(sed -n 's/^pos:\t*//p' "${fd%/fd/*}/fdinfo/${fd##*/}")" "$all"
-            return
+            now=$(sed -n 's/^pos:\t*//p' "${fd%/fd/*}/fdinfo/${fd##*/}")
+            break
         fi
     done 2> /dev/null
+    at=${now:-$at} # nobody reads it before its unpacker is installed, or while its links are looked at
+    tell "$at" "$all"
 }
 check() {
     local now size
-    now=$(free)
+    now=$(free "$new")
     [ "$now" -ge 65536 ] || stop "No space left on device: $archive" 69
     [ $((before - now)) -gt "$limit" ] || return 0
     size=$(du -sk "$new" 2> /dev/null | cut -f 1)
@@ -85,7 +87,7 @@ while kill -0 "$job" 2> /dev/null; do
 done
 wait "$job" || {
     code=$?
-    if [ "$doubt" = doubtful ] && [ "$code" != 68 ] && [ "$(free)" -ge 65536 ]; then
+    if [ "$doubt" = doubtful ] && [ "$code" != 68 ] && [ "$(free "$new")" -ge 65536 ]; then
         echo 'what came from the address is no whole archive of its kind; the next run fetches it again' >&2
         rm -f "$archive"
     fi

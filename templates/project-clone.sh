@@ -1,9 +1,12 @@
-#!/bin/bash
+# shellcheck shell=bash # told-lib.sh comes before
 # Clones or updates the project on the machine, and says how far it is. Arguments: folder, address, ref (may be
 # empty). The last line is the commit.
 set -eu -o pipefail
 folder=$1 address=$2 ref=${3:-HEAD}
 export GIT_TERMINAL_PROMPT=0
+
+# What it would tidy up in the background would hold the lock as well.
+git() { command git -c gc.autoDetach=false -c maintenance.autoDetach=false "$@"; }
 
 # shown: pass on what git says of its progress, to standard output and with times; all else is an error.
 shown() {
@@ -20,6 +23,8 @@ shown() {
   done
 }
 
+# Hashed: an address may hold a right.
+alone "$folder.lock" "$(printf '%s\0' "$address" "$ref" | sha256sum)"
 if [ ! -d "$folder/.git" ]; then
   rm -rf "$folder.part"
   git clone --progress "$address" "$folder.part" 2>&1 | shown
@@ -28,11 +33,11 @@ if [ ! -d "$folder/.git" ]; then
   mv "$folder.part" "$folder"
 fi
 cd "$folder"
-# A branch, a tag and HEAD can be asked for by name; a commit often only after everything came.
-if git fetch --progress --tags "$address" "$ref" 2>&1 | shown; then
+# By force: a tag may have been moved there, and nobody's own work is here. A branch, a tag and HEAD can be asked for by name; a commit often only after everything came.
+if git fetch --force --progress --tags "$address" "$ref" 2>&1 | shown; then
   target=FETCH_HEAD
 else
-  git fetch --progress --tags "$address" '+refs/heads/*:refs/remotes/origin/*' 2>&1 | shown
+  git fetch --force --progress --tags "$address" '+refs/heads/*:refs/remotes/origin/*' 2>&1 | shown
   target="$ref^{commit}"
 fi
 git -c advice.detachedHead=false checkout -q --force --detach "$target"

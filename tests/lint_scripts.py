@@ -26,6 +26,7 @@ from tests.bootstrap.cases import CONFIGS, LAYOUT, MACHINES
 LIBRARIES = {
     "push": ("push-lib.sh",),
     "dataset": ("told-lib.sh", "dataset-lib.sh"),
+    "project": ("told-lib.sh",),
     "session": ("session-lib.sh",),
     "service": ("session-lib.sh",),
     "own": ("session-lib.sh",),

@@ -185,6 +185,8 @@ def accept(remote: Remote, parts: list[Part], destination: Path, index: Index) -
             _take(part, destination, index, sha256, still=still)
             accepted.add(part.found.name)
     for part in parts:
+        if part.start and part.found.name not in accepted:
+            index.rewrite(part.found.name)
         part.drop()  # in its place by now, or of no use
     return accepted
 

@@ -43,6 +43,7 @@ class Index:
         self._folder = destination
         self._records = _load(destination / NAME)
         self._torn = _torn(destination / TORN)
+        self._rewritten: set[str] = set()
 
     def record(self, name: str) -> Record | None:
         """Return the record of a file that is here as it was accepted; None otherwise."""
@@ -62,6 +63,14 @@ class Index:
         """Whether exactly this file of the machine was found torn."""
         return self._torn.get(name) == [remote, str(size), mtime]
 
+    def rewrite(self, name: str) -> None:
+        """Remember that the copy here is no beginning of the machine's file, until another is accepted."""
+        self._rewritten.add(name)
+
+    def begins(self, name: str) -> bool:
+        """Whether the copy here may be the beginning of a file that grows."""
+        return name not in self._rewritten
+
     def any_secured(self) -> bool:
         """Whether a secured copy is here, proven."""
         return any(name.startswith("secured/") and self.record(name) for name in self._records)
@@ -69,6 +78,7 @@ class Index:
     def accept(self, name: str, record: Record) -> None:
         """Remember a file that was proven and renamed into place."""
         self._records[name] = record
+        self._rewritten.discard(name)
 
     def describe(self, name: str, epoch: int | None, metrics: dict[str, float]) -> None:
         """Add what is known of a checkpoint."""

@@ -117,10 +117,11 @@ def forget_others(destination: Path, parts: list[Part]) -> None:
 
 def _begun(part: Part, destination: Path, index: Index) -> int:
     """Take over the copy that is here of a file that only grows; return its length."""
-    record = index.record(part.found.name) if part.found.grows else None
+    name = part.found.name
+    record = index.record(name) if part.found.grows and index.begins(name) else None
     if record is None or record.remote != part.found.remote or not 0 < record.size <= part.size:
         return 0
-    shutil.copyfile(destination / part.found.name, part.path)
+    shutil.copyfile(destination / name, part.path)
     return record.size
 
 

@@ -59,13 +59,15 @@ def pull(
         fetched: set[str] = set()
         found: tuple[Found, ...] = ()
         refused: set[Found] = set()
+        plain: set[str] = set()
         for number in range(ROUNDS):
             found = list_files(remote, wanted)
             todo = tuple(one for one in found if not _at_home(one, index, fetched))
             fresh = tuple(one for one in todo if one not in refused)  # torn and unchanged stays torn
             came = _fetch_all(remote, fresh, destination, index, reporter)
-            refused = {one for one in todo if one.name not in came}
-            _describe(found, came, destination, index, kind)
+            # One that grows was rewritten: the next round takes nothing from the copy here.
+            refused = {one for one in todo if one.name not in came and not one.grows}
+            plain = _describe(found, came | plain, destination, index, kind)
             for said in settle(destination, index):
                 reporter.emit(Note(said, "warning"))
             fetched |= came
@@ -206,11 +208,18 @@ def _describe(
     destination: Path,
     index: Index,
     kind: Literal["yolo", "yolov5", "script"],
-) -> None:
-    """Note epoch and metrics of every checkpoint that came, from the table as it was listed."""
+) -> set[str]:
+    """Note epoch and metrics of every checkpoint that came, from the table as it was listed.
+
+    Return all that came when the table was refused: what is here then says nothing of them.
+    """
     table = next((one for one in found if one.kind == "results"), None)
-    if table is None or index.record(table.name) is None:
-        return
+    if table is None:
+        return set()
+    if table.name not in came and not _at_home(table, index, came):
+        return came
+    if index.record(table.name) is None:
+        return set()
     text = (destination / table.name).read_bytes()[: table.size].decode("utf-8", "replace")
     rows = parse_results(text, kind)
     for one in found:
@@ -219,6 +228,7 @@ def _describe(
             row = _row_of(one, rows if float(one.mtime) >= float(table.mtime) else rows[:-1], kind)
             if row is not None:
                 index.describe(one.name, row.epoch, row.metrics)
+    return set()
 
 
 def _row_of(one: Found, rows: tuple[Row, ...], kind: Literal["yolo", "yolov5", "script"]) -> Row | None:
@@ -229,11 +239,7 @@ def _row_of(one: Found, rows: tuple[Row, ...], kind: Literal["yolo", "yolov5", "
 
 def _warn(found: tuple[Found, ...], fetched: set[str], index: Index, reporter: Reporter) -> None:
     """Say which files were not to be had whole; raise when that leaves no checkpoint at all."""
-    torn = [
-        one
-        for one in found
-        if not _at_home(one, index, fetched) and not one.grows and one.name not in fetched
-    ]
+    torn = [one for one in found if not _at_home(one, index, fetched) and one.name not in fetched]
     for one in torn:
         kept = index.record(one.name)
         epoch = f" of epoch {kept.epoch}" if kept is not None and kept.epoch is not None else ""

@@ -70,8 +70,8 @@ def fetch_objects(remote: Remote, layout: Layout, reporter: Reporter, lent: tupl
 
 def run_command(remote: Remote, source: DatasetSource, layout: Layout, reporter: Reporter) -> None:
     """Have the user's command fetch the data there, once. Raises `TransferError` with its words."""
-    args = (layout.data, _marker(layout), source.tree.digest, source.where)
-    _have(remote, "dataset-command", args, Told(reporter))
+    args = (layout.data, _marker(layout), source.tree.digest)
+    _have(remote, "dataset-command", args, Told(reporter), f"{source.where}\n".encode())
     point_here(remote, layout)
 
 

@@ -107,11 +107,14 @@ class _Drain:
             self._parts.append(chunk)
 
 
+_FULL = ("No space left", "Disk quota exceeded", "Wrote only ", "(23) Failure writing", "(23) Failed writing")
+"""tar says of a short write only how short it was, and curl not even that."""
+
+
 def failure(said: str, code: int) -> TransferError:
     """Return the error for what a program on the machine said when it failed."""
     last = "\n".join(said.splitlines()[-5:]) or f"exit {code}"
-    # tar says of a short write only how short it was.
-    if any(words in said for words in ("No space left", "Disk quota exceeded", "Wrote only ")):
+    if any(words in said for words in _FULL) and "Permission denied" not in said:
         return TransferError(
             f"the machine's disk is full: {last}",
             hint="make room with `cloudtrain exec`, or give `instance.volume_gb` more and start anew",

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cloudtrain import training
-from cloudtrain.errors import ConnectError, TransferError, UsageError
+from cloudtrain.errors import (
+    AuthenticationFailed,
+    ConnectError,
+    HostKeyMismatch,
+    TransferError,
+    UsageError,
+)
 from cloudtrain.events import Note, Reporter, Timeline
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.journal.log import brought_home
@@ -122,6 +130,7 @@ def watch(
 
     The copy at home is at most `max_age_s` seconds behind the machine: it is looked at often
     enough for that, and when that cannot be kept a warning says so, and again when it can.
+    Raises `HostKeyMismatch` and `AuthenticationFailed` at once: no later try ends otherwise.
     """
     age = Age(max_age_s, reporter, clock)
     pause = min(WATCH_S, max_age_s / 4)
@@ -131,7 +140,8 @@ def watch(
             with connect_run(folder) as remote:
                 while True:
                     began = clock()
-                    fetched = fetch_over(remote, folder, config, timeline)
+                    with age.watched(pause):
+                        fetched = fetch_over(remote, folder, config, timeline)
                     age.proven(began)
                     interrupted = fetched.session.state == "interrupted"
                     if interrupted and not told:
@@ -141,6 +151,8 @@ def watch(
                     if not running and not (interrupted and _goes_on(remote, folder, config, outlook)):
                         return fetched
                     sleep(pause)
+        except (HostKeyMismatch, AuthenticationFailed):
+            raise
         except (ConnectError, TransferError) as error:
             reporter.emit(Note(f"{error.message}; trying again", level="warning"))
             age.look()
@@ -160,27 +172,50 @@ class Age:
         self._bound, self._reporter, self._clock = bound_s, reporter, clock
         self._at = clock()
         self._late = False
+        self._lock = threading.Lock()
 
     def proven(self, began: float) -> None:
         """A fetch that began then has brought everything that was there then."""
-        took = self._clock() - began
-        if took > self._bound and not self._late:
-            self._say(f"one fetch takes {took:.0f} s: the copy here is older than {self._bound:.0f} s")
-            self._late = True
-        elif self._late and took <= self._bound:
-            self._late = False
-            self._reporter.emit(Note("the copy here is up to date again"))
-        self._at = began
+        with self._lock:
+            now = self._clock()
+            took, age = now - began, now - self._at  # until now the copy was the one of the look before
+            self._at = began
+            if self._late and age <= self._bound:
+                self._late = False
+                self._reporter.emit(Note("the copy here is up to date again"))
+            elif took > self._bound:
+                self._warn(f"one fetch takes {took:.0f} s: the copy here is older than {self._bound:.0f} s")
+            elif age > self._bound:
+                self._warn(f"the copy here was {age:.0f} s old, more than the {self._bound:.0f} s asked for")
 
     def look(self) -> None:
         """Nothing was fetched: say once when the bound is passed."""
-        age = self._clock() - self._at
-        if age > self._bound and not self._late:
-            self._late = True
-            self._say(f"the copy here is {age:.0f} s old, more than the {self._bound:.0f} s asked for")
+        with self._lock:
+            age = self._clock() - self._at
+            if age > self._bound:
+                self._warn(f"the copy here is {age:.0f} s old, more than the {self._bound:.0f} s asked for")
 
-    def _say(self, text: str) -> None:
-        self._reporter.emit(Note(text, "warning", hint="`cloudtrain status` asks how the machine is"))
+    @contextmanager
+    def watched(self, every_s: float) -> Generator[None]:
+        """Look so often while the block runs: a fetch may stand still."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(every_s):
+                self.look()
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _warn(self, text: str) -> None:
+        if not self._late:
+            self._reporter.emit(Note(text, "warning", hint="`cloudtrain status` asks how the machine is"))
+        self._late = True
 
 
 def check_destination(folder: Path) -> None:

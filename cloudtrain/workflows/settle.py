@@ -25,12 +25,12 @@ from cloudtrain.models.lent import Lent
 from cloudtrain.models.machine import Facts
 from cloudtrain.models.run import Layout
 from cloudtrain.models.training import PushReport, Session, StepReport
-from cloudtrain.paths import shipped
 from cloudtrain.provision.hosts import deadline_of
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.transfer.dataset import DatasetSource
 from cloudtrain.transfer.push import push_dataset, push_model, push_project
 from cloudtrain.transfer.questions import ask_about
+from cloudtrain.transfer.scripts import script
 from cloudtrain.transfer.told import Told
 from cloudtrain.workflows.context import Context, layout_of, over
 from cloudtrain.workflows.converged import converged
@@ -246,7 +246,7 @@ def _model(context: Context, layout: Layout) -> str:
 
 def _clone(remote: Remote, url: str, ref: str | None, layout: Layout, reporter: Reporter) -> str:
     """Clone on the machine, at its own speed; an earlier clone is updated. Returns the commit."""
-    script = (shipped("templates") / "project-clone.sh").read_text()
+    text = script("told-lib", "project-clone")
     told = Told(reporter, unit="objects")
     args = (layout.project, url, ref or "")
-    return remote.script(script, *args, timeout=600, on_line=told.line).stdout.split()[-1]
+    return remote.script(text, *args, timeout=600, on_line=told.line).stdout.split()[-1]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -219,6 +220,36 @@ def test_row_without_its_checkpoint(line: Remote, trainer: Trainer, home: Path) 
     os.utime(trainer.run / "results.csv", ns=(late, late))
     came = fetch(line, trainer, home)
     assert (came["weights/last.pt"].epoch, came["weights/best.pt"].epoch) == (2, 2)
+
+
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_a_table_that_was_rewritten_comes_home(
+    line: Remote, trainer: Trainer, home: Path, seen: Seen
+) -> None:
+    """What is here is no beginning of it; the checkpoint is described by the new one."""
+    trainer.epoch(1, 0.2)
+    fetch(line, trainer, home)
+    table = trainer.run / "results.csv"
+    for score in (0.3, 0.4):  # longer than the copy here, and as long
+        table.write_text(HEAD.replace("time", "seconds"))
+        trainer.epoch(7, score)
+        came = fetch(line, trainer, home, seen)
+        assert (home / "results.csv").read_bytes() == table.read_bytes()
+        assert came["results.csv"].fetched
+        assert (came["weights/last.pt"].epoch, came["weights/best.pt"].epoch) == (7, 7)
+    assert not [event for event in seen.events if isinstance(event, Note)]
+
+
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_a_growing_file_that_is_never_had_whole_is_named(
+    line: Remote, machine: Sshd, trainer: Trainer, home: Path, seen: Seen
+) -> None:
+    machine.bring({"sha256sum": '/usr/bin/sha256sum "$@" | tr 0-9 1-90'})
+    trainer.epoch(1, 0.2)
+    with connect(machine.target) as line, suppress(TornCheckpoint):
+        fetch(line, trainer, home, seen)
+    notes = [event.text for event in seen.events if isinstance(event, Note)]
+    assert any(text.startswith("`results.csv` is not whole") for text in notes)
 
 
 def test_torn_is_never_accepted_and_the_last_good_stays(
