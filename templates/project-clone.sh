@@ -33,7 +33,8 @@ if [ ! -d "$folder/.git" ]; then
   mv "$folder.part" "$folder"
 fi
 cd "$folder"
-# By force: a tag may have been moved there, and nobody's own work is here. A branch, a tag and HEAD can be asked for by name; a commit often only after everything came.
+# By force: a tag may have been moved there, and nobody's own work is here.
+# A branch, a tag and HEAD can be asked for by name; a commit often only after everything came.
 if git fetch --force --progress --tags "$address" "$ref" 2>&1 | shown; then
   target=FETCH_HEAD
 else

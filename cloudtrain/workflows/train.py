@@ -40,6 +40,11 @@ def train(context: Context, *, replace: bool, weights: str | None) -> Trained:
     Raises `RefusedError` while one runs, unless `replace`; `weights` (`best` or
     `last`) starts from the newest session's result on the machine.
     """
+    if weights is not None and context.config.train.kind == "script":
+        raise UsageError(
+            "`--weights` starts a YOLO training from a checkpoint; a script is not told of it",
+            hint="name the file in `train.command`; what it wrote is on the machine, in its project folder",
+        )
     source = check_project(context.config, context.base)
     folder = own_run(context)
     with telling_what_runs(folder, context.reporter, context.provider), connect_run(folder) as remote:

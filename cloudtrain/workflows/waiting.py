@@ -180,10 +180,11 @@ class Watched:
     def _check_guarded(self, status: TrainingStatus) -> None:
         """Raise `RefusedError` where nobody goes on with it; the machine is kept, for it holds the work."""
         if self.outlook.since is not None:
+            again = "" if self.context.config.train.kind == "script" else " --weights last"
             raise RefusedError(
                 f"session {status.session.number:03d} was interrupted, and nothing goes on with it there: "
                 "no guard runs on that machine",
-                hint="`cloudtrain train --weights last` trains on from its weights; `cloudtrain down` brings them home",
+                hint=f"`cloudtrain train{again}` begins another; `cloudtrain down` brings home what there is",
             )
 
     def _tell(self, status: TrainingStatus) -> None:

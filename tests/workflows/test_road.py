@@ -109,6 +109,7 @@ def test_down_and_train_refuse_while_training_runs(way: Road) -> None:
     assert "--replace" in way.call("train", code=7).stderr
     assert len(way.alive()) == 1
     way.call("train", "--replace")
+    assert "a script is not told of it" in way.call("train", "--weights", "last", code=2).stderr
     way.call("train", "--stop")
     assert way.json("status")["result"]["training"]["session"]["state"] != "running"
     way.call("down", "--stop-training")
