@@ -69,7 +69,9 @@ def _evolve(argv: list[str], device: str, run_dir: str, trials: str, model: str)
     python, at = argv[0], argv.index("train.py")
     words = argv[at:]
     words[words.index("--device") + 1] = device
-    return [python, *words, "--evolve", "1"]
+    # A search takes `--resume` for `--exist-ok`, and that for nothing (train.py of v7.0: "pass resume to
+    # exist_ok"): without it every trial would have a folder and a table of its own.
+    return [python, *words, "--resume", "--evolve", "1"]
 
 
 def _tune(argv: list[str], device: str, run_dir: str, trials: str, model: str) -> list[str]:

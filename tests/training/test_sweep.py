@@ -25,16 +25,20 @@ from tests.training.conftest import SLUG, Bench, facts, gone
 from tests.training.real import ARGS, MODEL, dataset
 
 # yolov5's train.py as far as --evolve goes (v7.0): each generation reads the table of all, mutates,
-# trains, and appends its row; a header comes before the first.
+# trains, and appends its row; a header comes before the first. `--exist-ok` counts for nothing there.
 STAND_IN = """\
 import argparse, os, random, time
 from pathlib import Path
 p = argparse.ArgumentParser()
 for name in ("data", "weights", "cfg", "device", "project", "name", "img"): p.add_argument("--" + name)
 p.add_argument("--exist-ok", action="store_true"); p.add_argument("--evolve", type=int, nargs="?", const=300)
+p.add_argument("--resume", nargs="?", const=True, default=False)
 opt = p.parse_args()
-folder = Path(opt.project) / opt.name
-folder.mkdir(parents=True, exist_ok=opt.exist_ok)
+opt.exist_ok, opt.resume = opt.resume, False
+folder, number = Path(opt.project) / opt.name, 2
+while folder.exists() and not opt.exist_ok:
+    folder, number = Path(opt.project) / f"{opt.name}{number}", number + 1
+folder.mkdir(parents=True, exist_ok=True)
 table = folder / "evolve.csv"
 for _ in range(opt.evolve):
     if table.exists():
@@ -339,7 +343,7 @@ def test_a_worker_per_gpu_with_its_own_device() -> None:
     plan = search(config, layout, argv=argv, number=1, model="m.pt", gpus=4)
     assert [one["device"] for one in plan["workers"]] == ["1", "3"]
     assert [one["argv"][one["argv"].index("--device") + 1] for one in plan["workers"]] == ["1", "3"]
-    assert all(one["argv"][-3:] == ["--exist-ok", "--evolve", "1"] for one in plan["workers"])
+    assert all(one["argv"][-4:] == ["--exist-ok", "--resume", "--evolve", "1"] for one in plan["workers"])
 
 
 GLOO = """\
