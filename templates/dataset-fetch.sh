@@ -32,16 +32,15 @@ sized() { # Input: the headers of every answer. Writes how long all of it is; an
         esac
     done
 }
-get() { # 63: there is no room for it. A server that stands still for a minute holds nobody up.
-    local quoted=${url//\\/\\\\} room
+get() { # 63: there is no room for it
+    local room
     room=$(free "${archive%/*}")
     [[ $room =~ ^[0-9]+$ ]] || room=0 # no limit
-    printf 'url = "%s"\n' "${quoted//\"/\\\"}" |
-        curl -gfsSL --retry 3 --connect-timeout 30 --speed-limit 1 --speed-time 60 --proto "=$protocol" \
-            --max-filesize "$((room * 1024))" -C - -o "$part" -D - -K - | sized
+    printf 'url = %s\n' "$(quoted "$url")" |
+        curl -gfsSL "${patient[@]}" --proto "=$protocol" --max-filesize "$((room * 1024))" \
+            -C - -o "$part" -D - -K - | sized
     return "${PIPESTATUS[1]}"
 }
-full() { [ "$(free "${archive%/*}")" -lt 65536 ]; }
 if command -v curl > /dev/null; then
     rm -f "$size"
     get
@@ -62,7 +61,7 @@ elif command -v wget > /dev/null; then
         { sed -E 's#https?://[^ ]*#the address#g' <<< "$said" >&2; false; }
 else echo 'the machine has neither curl nor wget' >&2; exit 64
 fi || {
-    if [ "${code-}" = 63 ] || full; then
+    if [ "${code-}" = 63 ] || full "${archive%/*}"; then
         echo "No space left on device: $(known) bytes, and $(free "${archive%/*}") KB are free" >&2
         exit 69
     fi

@@ -1,11 +1,12 @@
 # shellcheck shell=bash # dataset-lib.sh comes before
-# Arguments: data folder, marker, digest, files and bytes of it all. Input: records path, size, address, each ended by NUL.
-# Fetches what is not here yet, eight at a time, beside its place; whole or not at all.
+# Arguments: data folder, marker, digest, files and bytes of it all. Input: records path, size, address, each
+# ended by NUL. Fetches what is not here yet, eight at a time, beside its place; whole or not at all.
 export LC_ALL=C
 data=$1 marker=$2 digest=$3 files=$4 bytes=$5 new=$1.fetching-${3:0:12}
+come() { find "$new" -type f -printf '%s\n' | awk '{ n++; b += $1 } END { printf "%.0f %d", b, n }'; }
 far() {
     local said
-    said=$(find "$new" -type f -printf '%s\n' | awk '{ n++; b += $1 } END { printf "%.0f %d", b, n }')
+    said=$(come)
     tell "${said% *}" "$bytes" "${said#* }" "$files"
 }
 if there; then cat > /dev/null; exit 0; fi
@@ -18,13 +19,12 @@ if there; then exit 0; fi
 command -v curl > /dev/null || { echo 'the machine has no curl' >&2; exit 64; }
 for old in "$data".fetching*; do [ "$old" = "$new" ] || rm -rf "$old"; done # of another source
 mkdir -p "$new"
-have=$(find "$new" -type f -printf '%s\n' | awk '{ b += $1 } END { printf "%.0f", b }')
-if [ $(((bytes - have) / 1024)) -gt "$(free "$new")" ]; then
-    echo "No space left on device: $((bytes - have)) bytes are to come, and $(free "$new") KB are free" >&2
+have=$(come) left=$((bytes - ${have% *}))
+if [ $((left / 1024)) -gt "$(free "$new")" ]; then
+    echo "No space left on device: $left bytes are to come, and $(free "$new") KB are free" >&2
     exit 69
 fi
 cd "$new"
-quoted() { local text=${1//\\/\\\\}; printf '"%s"' "${text//\"/\\\"}"; }
 still='' # of some versions, --silent does not silence --parallel, and those before 7.67 know nothing else
 if curl --no-progress-meter -V > /dev/null 2>&1; then still=--no-progress-meter; fi
 while IFS= read -r -d '' path && IFS= read -r -d '' size && IFS= read -r -d '' url; do
@@ -32,12 +32,12 @@ while IFS= read -r -d '' path && IFS= read -r -d '' size && IFS= read -r -d '' u
     if [ "$size" = 0 ]; then mkdir -p "$(dirname "$path")"; : > "$path"; continue; fi
     printf 'url = %s\noutput = %s\n' "$(quoted "$url")" "$(quoted "$path")"
 done < "$wanted" |
-    curl -gfsS ${still:+"$still"} --retry 3 --connect-timeout 30 --speed-limit 1 --speed-time 60 \
+    curl -gfsS ${still:+"$still"} "${patient[@]}" \
         --create-dirs --parallel --parallel-max 8 -K - 2>&1 | tail -n 3 >&2 || :
 while IFS= read -r -d '' path && IFS= read -r -d '' size && IFS= read -r -d '' url; do
     if [ "$(stat -c %s -- "$path" 2> /dev/null)" = "$size" ]; then continue; fi
     echo "did not come whole: $path" >&2
-    if [ "$(free "$new")" -lt 65536 ]; then echo 'No space left on device' >&2; exit 69; fi
+    if full "$new"; then echo 'No space left on device' >&2; exit 69; fi
     exit 65
 done < "$wanted"
 clear_data

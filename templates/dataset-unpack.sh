@@ -87,7 +87,7 @@ while kill -0 "$job" 2> /dev/null; do
 done
 wait "$job" || {
     code=$?
-    if [ "$doubt" = doubtful ] && [ "$code" != 68 ] && [ "$(free "$new")" -ge 65536 ]; then
+    if [ "$doubt" = doubtful ] && [ "$code" != 68 ] && ! full "$new"; then
         echo 'what came from the address is no whole archive of its kind; the next run fetches it again' >&2
         rm -f "$archive"
     fi

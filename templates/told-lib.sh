@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154 # for dataset-lib.sh, which may come after
+# shellcheck shell=bash disable=SC2154,SC2034 # for dataset-lib.sh, which may come after; not every script fetches
 # How a script says how far it is: lines of its output that `transfer/told.py` reads.
 beat='' beating=() waits=''
 # tell DONE TOTAL [FILES FILES_TOTAL DETAIL]: in bytes, 0 for unknown.
@@ -12,8 +12,13 @@ beside() {
 }
 quiet() { [ -z "$beat" ] || kill "$beat" 2> /dev/null || :; }
 trap quiet EXIT
-# free FOLDER: print how many KB its disk has left.
+# free FOLDER: print how many KB its disk has left. full FOLDER: whether that is as good as nothing.
 free() { df -Pk "$1" | awk 'NR == 2 { print $4 }'; }
+full() { [ "$(free "$1")" -lt 65536 ]; }
+# quoted TEXT: as a value in curl's own input, where addresses are in no process list.
+quoted() { local text=${1//\\/\\\\}; printf '"%s"' "${text//\"/\\\"}"; }
+# A server that stands still for a minute holds nobody up.
+patient=(--retry 3 --connect-timeout 30 --speed-limit 1 --speed-time 60)
 
 # alone FILE WORK: be the only script at FILE. One at the same work, such as one whose line broke, is
 # waited for; one at other work is what a command that was corrected has left, and is ended.

@@ -40,13 +40,10 @@ def resolve(name: str, *, user: str | None = None, port: int | None = None) -> R
     Without an `ssh` here it is the name itself, port 22 and the local user. Raises
     `UsageError` when `ssh` cannot read the user's configuration, or the name.
     """
-    command = ["ssh", "-G"]
-    command += ["-p", str(port)] if port else []
-    command += ["-l", user] if user else []
+    given = ["-p", str(port)] if port else []
+    given += ["-l", user] if user else []
     try:
-        done = subprocess.run(
-            [*command, "--", name], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-        )
+        done = _ask(*given, "--", name)
     except FileNotFoundError:
         return Resolved(address=name, port=port or 22, user=user or getpass.getuser())
     if done.returncode != 0:
@@ -55,20 +52,19 @@ def resolve(name: str, *, user: str | None = None, port: int | None = None) -> R
             f"`ssh -G {name}` cannot tell where that is: {said}", hint="correct `hosts`, or ~/.ssh/config"
         )
     # Where no file is named, `ssh -G` lists the usual ones: which those are is its version's to say.
-    usual = subprocess.run(
-        ["ssh", "-F", "none", "-G", "--", name],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    return parse(done.stdout, usual.stdout)
+    return parse(done.stdout, _ask("-F", "none", "--", name).stdout)
+
+
+def _ask(*words: str) -> subprocess.CompletedProcess[str]:
+    command = ["ssh", "-G", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
 
 
 def parse(text: str, usual: str = "") -> Resolved:
     """Read the output of `ssh -G`; `usual` is what it says without any configuration."""
     rows = [line.partition(" ") for line in text.splitlines()]
     said = {key: value for key, _, value in reversed(rows)}
+    named = _identities(text)
     address, port = said.get("hostname", ""), int(said.get("port", "22"))
     name = _said(said, "hostkeyalias") or address
     files = " ".join(said.get(key, "") for key in ("userknownhostsfile", "globalknownhostsfile")).split()
@@ -76,7 +72,7 @@ def parse(text: str, usual: str = "") -> Resolved:
         address=address,
         port=port,
         user=said.get("user", ""),
-        identities=() if _identities(text) == _identities(usual) else _identities(text),
+        identities=named if named != _identities(usual) else (),
         only_these=said.get("identitiesonly") == "yes",
         proxy_jump=_said(said, "proxyjump"),
         proxy_command=_said(said, "proxycommand"),

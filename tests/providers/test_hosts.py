@@ -406,6 +406,13 @@ def agent(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         os.kill(int(found["SSH_AGENT_PID"]), 15)
 
 
+@pytest.fixture
+def other_key(tmp_path: Path) -> str:
+    """The line of a configuration that names a key which opens nothing."""
+    keys.write_private(tmp_path / "other", keys.generate("other").private)
+    return f"  IdentityFile {tmp_path}/other\n"
+
+
 @pytest.mark.usefixtures("agent")
 def test_an_agents_key_opens_it(sshd: Sshd, folder: RunFolder) -> None:
     take(SshProvider((host_of(sshd, key=None),)), folder)
@@ -416,20 +423,18 @@ def test_an_agents_key_opens_it(sshd: Sshd, folder: RunFolder) -> None:
 
 @pytest.mark.usefixtures("agent")
 def test_the_agents_key_opens_it_where_the_named_one_does_not(
-    sshd: Sshd, folder: RunFolder, ssh_config: Path, tmp_path: Path
+    sshd: Sshd, folder: RunFolder, ssh_config: Path, other_key: str
 ) -> None:
-    keys.write_private(tmp_path / "other", keys.generate("other").private)
-    ssh_config.write_text(f"Host *\n  IdentityFile {tmp_path}/other\n")
+    ssh_config.write_text(f"Host *\n{other_key}")
     take(SshProvider((host_of(sshd, key=None),)), folder)
     subprocess.run(openssh.ssh(folder.target(), "true"), check=True)
 
 
 @pytest.mark.usefixtures("agent")
 def test_identities_only_keeps_the_agents_keys_back(
-    sshd: Sshd, folder: RunFolder, ssh_config: Path, tmp_path: Path
+    sshd: Sshd, folder: RunFolder, ssh_config: Path, other_key: str
 ) -> None:
-    keys.write_private(tmp_path / "other", keys.generate("other").private)
-    ssh_config.write_text(f"Host *\n  IdentitiesOnly yes\n  IdentityFile {tmp_path}/other\n")
+    ssh_config.write_text(f"Host *\n  IdentitiesOnly yes\n{other_key}")
     with pytest.raises(AuthenticationFailed):
         take(SshProvider((host_of(sshd, key=None),)), folder)
 

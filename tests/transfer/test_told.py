@@ -90,10 +90,8 @@ class Halting(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Sshd]:
-    server = Sshd(tmp_path / "machine").start()
-    yield server
-    server.stop()
+def machine(sshd: Sshd) -> Sshd:
+    return sshd
 
 
 @pytest.fixture
@@ -173,14 +171,23 @@ def test_two_that_fetch_one_archive_fetch_it_once(
     assert second.progress()
 
 
-def test_what_is_there_already_is_not_fetched_again(
+def fetched_once(
     line: Remote, layout: Layout, base: Path, halting: tuple[str, type[Halting]]
-) -> None:
+) -> tuple[DatasetSource, tuple[Lent, ...], Path]:
+    """Fetch the archive from a server that stands still no more; return it, and where it lies there."""
     url, handler = halting
     handler.go_on.set()
     source, lent = from_address(url, base)
     push_dataset(line, source, layout, Seen(), lent=lent)
     (there,) = (Path(layout.root) / "archives").glob("*.tar")
+    return source, lent, there
+
+
+def test_what_is_there_already_is_not_fetched_again(
+    line: Remote, layout: Layout, base: Path, halting: tuple[str, type[Halting]]
+) -> None:
+    handler = halting[1]
+    source, lent, there = fetched_once(line, layout, base, halting)
     every = len(handler.body)
     for kept, ranges, asked in (
         (every, True, 1),
@@ -201,11 +208,8 @@ def test_what_is_there_already_is_not_fetched_again(
 def test_an_address_that_has_ended_costs_nothing_of_what_came(
     line: Remote, layout: Layout, base: Path, halting: tuple[str, type[Halting]]
 ) -> None:
-    url, handler = halting
-    handler.go_on.set()
-    source, lent = from_address(url, base)
-    push_dataset(line, source, layout, Seen(), lent=lent)
-    (there,) = (Path(layout.root) / "archives").glob("*.tar")
+    handler = halting[1]
+    source, lent, there = fetched_once(line, layout, base, halting)
     part = there.rename(there.with_name(there.name + ".part"))
     handler.refuses = True
     with pytest.raises(TransferError, match="403"):

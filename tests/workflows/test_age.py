@@ -30,6 +30,14 @@ def said(seen: Seen) -> list[tuple[str, str]]:
     return [(one.level, one.text) for one in seen.events if isinstance(one, Note)]
 
 
+def fetch(age: Age, clock: Clock, *, times: int, took: float, pause: float = 0) -> None:
+    for _ in range(times):
+        began = clock.now
+        clock.now += took
+        age.proven(began)
+        clock.now += pause
+
+
 def test_a_copy_within_its_bound_is_not_spoken_of() -> None:
     clock, seen = Clock(), Seen()
     age = Age(60, seen, clock)
@@ -48,10 +56,7 @@ def test_a_line_that_is_lost_too_long_is_said_once_and_its_return_too() -> None:
     for _ in range(10):
         clock.now += 20
         age.look()
-    for _ in range(2):
-        began = clock.now
-        clock.now += 2
-        age.proven(began)
+    fetch(age, clock, times=2, took=2)
     (late, back) = said(seen)
     assert late == ("warning", "the copy here is 80 s old, more than the 60 s asked for")
     assert back == ("info", "the copy here is up to date again")
@@ -60,10 +65,7 @@ def test_a_line_that_is_lost_too_long_is_said_once_and_its_return_too() -> None:
 def test_a_fetch_that_takes_longer_than_the_bound_cannot_keep_it() -> None:
     clock, seen = Clock(), Seen()
     age = Age(10, seen, clock)
-    for _ in range(3):
-        began = clock.now
-        clock.now += 25
-        age.proven(began)
+    fetch(age, clock, times=3, took=25)
     assert said(seen) == [("warning", "one fetch takes 25 s: the copy here is older than 10 s")]
 
 
@@ -71,11 +73,7 @@ def test_the_look_before_counts_until_the_next_one_lands() -> None:
     """A fetch of 40 s after a pause of 15 s is of what was there when the one before began."""
     clock, seen = Clock(), Seen()
     age = Age(60, seen, clock)
-    for _ in range(3):
-        began = clock.now
-        clock.now += 40
-        age.proven(began)
-        clock.now += 15
+    fetch(age, clock, times=3, took=40, pause=15)
     assert said(seen) == [("warning", "the copy here was 95 s old, more than the 60 s asked for")]
 
 

@@ -254,10 +254,16 @@ def test_two_ups_at_once_rent_one_machine(way: Road) -> None:
     assert way.left() == []
 
 
-def test_down_elsewhere_ends_a_waiting_run_with_the_truth(way: Road) -> None:
+def waiting_run(way: Road) -> subprocess.Popen[str]:
+    """Start `run` and return once it waits for a training that goes on."""
     (way.project / "wait").touch()
     waiting = way.start("run", "-y")
     until(lambda: "first line" in way.call("logs", code=None).stdout, timeout=60)
+    return waiting
+
+
+def test_down_elsewhere_ends_a_waiting_run_with_the_truth(way: Road) -> None:
+    waiting = waiting_run(way)
     way.call("down", "--stop-training")
     _, said = waiting.communicate(timeout=60)
     assert waiting.returncode in (1, 3, 4, 143), said
@@ -267,9 +273,7 @@ def test_down_elsewhere_ends_a_waiting_run_with_the_truth(way: Road) -> None:
 
 
 def test_run_leaves_the_machine_to_whoever_stopped_the_training(way: Road) -> None:
-    (way.project / "wait").touch()
-    waiting = way.start("run", "-y")
-    until(lambda: "first line" in way.call("logs", code=None).stdout, timeout=60)
+    waiting = waiting_run(way)
     way.call("train", "--stop")
     _, said = waiting.communicate(timeout=60)
     assert waiting.returncode == 143, said
