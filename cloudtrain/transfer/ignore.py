@@ -48,7 +48,13 @@ def _any(patterns: tuple[str, ...], flags: re.RegexFlag = re.NOFLAG) -> re.Patte
 
 _SECRET, _HARMLESS = _any(SECRET_FILES, re.IGNORECASE), _any(HARMLESS, re.IGNORECASE)
 _IN_DATA = _any(IN_DATA)
-_BUILT_IN = _any((*BUILT_IN, *(f"{name}/" for name in BUILT_IN if not name.endswith("/"))))
+_EITHER_WAY = (*BUILT_IN, *(f"{name}/" for name in BUILT_IN if not name.endswith("/")))
+_BUILT_IN = _any(_EITHER_WAY)
+_MARKED = _any(
+    (*SECRET_FILES, "id_*", "*.key", *(f"{name}/" for name in SECRET_FOLDERS), "runs/", *_EITHER_WAY),
+    re.IGNORECASE,
+)
+"""Every name that anything in here speaks of: of the others one look is enough."""
 
 Verdict = Literal["keep", "wanted", "ignored", "built-in", "secret"]
 """`wanted`: a rule of the user's own says that it goes, whatever it is."""
@@ -105,6 +111,8 @@ class Ignore:
     def verdict(self, path: str, source: str) -> Verdict:
         """Say whether `path` stays at home. A folder's path ends in `/`."""
         mine, theirs = _first(self.own, path), _first(self.git, path)
+        if mine is None and theirs is None and not _MARKED.match(path[path.rfind("/", 0, -1) + 1 :]):
+            return "keep"
         if mine is not None and mine.ignored:
             return "ignored"
         if not _names(mine, path) and _is_secret(path, source):

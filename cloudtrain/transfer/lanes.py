@@ -4,7 +4,8 @@ An SSH channel carries at most about 2 MiB a round trip, so on a long fat line o
 alone leaves most of it unused, while on a short or thin one a second only costs. So
 it begins with what is there, the control connection, and with one OpenSSH connection
 that shakes hands meanwhile; each time that the lanes prove to be held by their windows,
-or that more lanes have just brought more, another connection is added.
+or that more lanes have just brought more, another connection is added. Handshakes take many
+round trips: where the first connection could not do it soon, the second begins with it, and waits.
 """
 
 from __future__ import annotations
@@ -12,63 +13,39 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Self
 
 from cloudtrain.errors import CloudtrainError, ConnectError
 from cloudtrain.ssh.remote import Remote
 from cloudtrain.ssh.shared import SharedLine, available
 from cloudtrain.transfer.lane import Lane, open_lane
-from cloudtrain.transfer.pack import Batch, Piece, Squeeze, Task
+from cloudtrain.transfer.lines import CHANNEL, LANES_A_LINE, LINES, Ladder, Lines
+from cloudtrain.transfer.pack import Batch, Squeeze, Task
 from cloudtrain.transfer.wire import Meter
 
-OWN_LINE = 16 << 20
-"""Bytes that are worth a handshake of OpenSSH."""
-CHANNEL = 2 << 20
-"""Bytes that an SSH channel carries a round trip (OpenSSH's CHAN_SES_WINDOW_DEFAULT)."""
-LANES_A_LINE = 2
-LINES = 4
 CONTROL_LANES = 4
 """Lanes over the control connection, where there is no OpenSSH here; it has 8 channels for all."""
-BETTER = 1.15
-
-
-@dataclass(slots=True)
-class Ladder:
-    """Decides when to add lanes: held by the window, or the last ones brought something.
-
-    `rtt` in seconds. Pure, so that it can be tried without a line.
-    """
-
-    rtt: float
-    before: float = 0.0
-    """The rate, in bytes a second, before lanes were added last."""
-
-    def up(self, rate: float, lanes: int) -> bool:
-        """Whether more lanes may help, at this rate over so many."""
-        held = rate / max(1, lanes) * self.rtt >= 0.6 * CHANNEL
-        helped = self.before > 0 and rate >= BETTER * self.before
-        if held or helped:
-            self.before = rate
-            return True
-        return False
 
 
 @dataclass
 class Lanes:
-    """The lots of one push, and the lanes that carry them."""
+    """The lots of one push, and the lanes that carry them. Within its block, handshakes go on."""
 
     remote: Remote
     arguments: tuple[str, str]
     meter: Meter
     rtt: float
+    tasks: list[Task]
     tick: float = 0.25
     squeeze: Squeeze = field(default_factory=Squeeze)
 
     def __post_init__(self) -> None:
-        self._tasks: deque[Task] = deque()
-        self._left = 0
+        self._tasks = deque(self.tasks)
+        self._left = len(self.tasks)
+        self._size = sum(task.size for task in self.tasks)
         self._change = threading.Condition()
         self._error: CloudtrainError | None = None
         self._lanes = 0
@@ -77,70 +54,72 @@ class Lanes:
         """Set when OpenSSH has taken over from the control connection."""
         self._threads: list[threading.Thread] = []
         self._stack = ExitStack()
-        self._waiting: list[SharedLine] = []
-        self._lines = self._size = 0
+        self._lines = Lines(self.remote.target, self._stack)
+        self._wanted = self._used = 0
+        """Of the lines: how many are to have lanes, and how many have had them."""
         self._since, self._before = 0.0, 0
 
-    def carry(self, tasks: Iterable[Task], first: Lane, asked: int) -> None:
+    def __enter__(self) -> Self:
+        self._stack.callback(self._join)
+        self._stack.callback(self._stop)
+        if available() and (count := Ladder(self.rtt).first(self._size)):
+            self._want(1)
+            self._lines.begin(count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def carry(self, first: Lane, asked: int) -> None:
         """Send everything; `first` is a lane that is open already, and stays so.
 
         `first` owes `asked` answers. Raises `TransferError` when the machine refuses, `ConnectError` when no line is left.
         """
-        self._tasks.extend(tasks)
-        self._left = len(self._tasks)
-        self._size = sum(task.size for task in self._tasks)
-        with ExitStack() as stack:
-            self._stack = stack
-            stack.callback(self._join)
-            stack.callback(self._stop)
-            self._spawn(self._drive_open, first, asked)
-            if self._size > OWN_LINE and available():
-                self._call(1)
-            if self._size > CHANNEL // 2:
-                self._spawn(self._drive, self.remote)
-            self._watch()
+        self._spawn(self._drive_open, first, asked)
+        if self._size > CHANNEL // 2:
+            self._spawn(self._drive, self.remote)
+        self._watch()
+        self._stack.close()
         if self._error is not None:
             raise self._error
-
-    def _call(self, count: int) -> None:
-        """Begin so many handshakes."""
-        for _ in range(count):
-            self._waiting.append(self._stack.enter_context(SharedLine(self.remote.target)))
-        self._lines += count
 
     def _watch(self) -> None:
         """Add lanes while that helps, until everything is there or nothing works."""
         ladder = Ladder(self.rtt)
         self._restart()
         while not self._wait():
-            for line in tuple(self._waiting):
-                self._greet(line)
+            self._use()
             if not self._lanes:
                 self._fall_back()
             rate = self._measured()
-            if (
-                rate is not None
-                and not self._waiting
-                and self._worth_it(rate)
-                and ladder.up(rate, self._lanes)
-            ):
+            if rate is None or not self._worth_it(rate):
+                continue
+            if not self._used and self._lines.waiting:
+                if ladder.held(rate, self._lanes):
+                    self._want(2)
+            elif not self._short and ladder.up(rate, self._lanes):
                 self._grow()
 
     def _wait(self) -> bool:
         """Wait for a moment; True when there is nothing more to wait for."""
         with self._change:
-            # A handshake that is over is not to wait.
-            tick = self.tick / 5 if self._waiting else self.tick
+            tick = self.tick / 10 if self._short else self.tick  # a handshake that is over is not to wait
             return self._change.wait_for(lambda: self._left == 0 or self._error is not None, tick)
 
-    def _greet(self, line: SharedLine) -> None:
-        """Use a line whose handshake is over."""
-        if line.ready:
+    @property
+    def _short(self) -> bool:
+        """Whether a line that is wanted still shakes hands."""
+        return self._used < self._wanted and bool(self._lines.waiting)
+
+    def _use(self) -> None:
+        """Open lanes over the lines whose handshake is over, as many as are wanted."""
+        new = self._lines.take(self._wanted - self._used)
+        for line in new:
             for _ in range(LANES_A_LINE):
                 self._spawn(self._drive, line)
+        if new:
+            self._used += len(new)
             self._restart()
-        if line.ready or not line.alive:
-            self._waiting.remove(line)
 
     def _restart(self) -> None:
         self._since, self._before = time.monotonic(), self._carried
@@ -161,10 +140,14 @@ class Lanes:
 
     def _grow(self) -> None:
         """Twice as many lines, as soon as it shows that those there are cannot fill the way."""
-        if 0 < self._lines < LINES:
-            self._call(min(self._lines, LINES - self._lines))
-        elif not self._lines and self._lanes < CONTROL_LANES:
+        if self._used:
+            self._want(min(2 * self._wanted, LINES))
+        elif self._lanes < CONTROL_LANES:
             self._spawn(self._drive, self.remote)
+
+    def _want(self, lines: int) -> None:
+        self._wanted = lines
+        self._lines.begin(lines)
 
     def _fall_back(self) -> None:
         """Go on over the control connection when OpenSSH's lanes are gone; give up when it is."""
@@ -281,6 +264,3 @@ class Lanes:
     def _join(self) -> None:
         for thread in self._threads:
             thread.join(10)
-
-
-__all__ = ["Ladder", "Lanes", "Piece"]

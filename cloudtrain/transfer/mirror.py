@@ -23,7 +23,7 @@ from cloudtrain.transfer import bulk
 from cloudtrain.transfer.lane import Lane, open_lane, records
 from cloudtrain.transfer.lanes import Lanes
 from cloudtrain.transfer.manifest import Place, There, read_look
-from cloudtrain.transfer.pack import BATCH_BYTES, BIG, Batch, Piece, Squeeze, batches, pieces
+from cloudtrain.transfer.pack import BATCH_BYTES, BIG, Squeeze, Task, batches, pieces
 from cloudtrain.transfer.scan import left_at_home
 from cloudtrain.transfer.tree import Entry, Tree, What, human
 from cloudtrain.transfer.verify import differing
@@ -44,6 +44,20 @@ NAMED = (
     ("(cannot be read", "cannot be read", "a link to nothing, or not yours to read: mend or remove it"),
 )
 """What is named of what stayed at home: a mark of `left_out`, what it is, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What moves when much does."""
+
+    tasks: list[Task]
+    """By lanes."""
+    big: tuple[tuple[Entry, str], ...]
+    """Files that come in pieces, and are put into place at the end, each with the name of its part."""
+    groups: bulk.Groups
+    """By rsync, which sends what differs in them."""
+    there: int
+    """Bytes of big files that a broken push has brought, or that are holes."""
 
 
 @dataclass(slots=True)
@@ -118,18 +132,27 @@ class Mirror:
         size = sum(entry.size for entry in moving)
         meter = Meter(self.reporter, f"push {self.what}", size, files=len(moving))
         others = [entry for entry in tree.entries if entry.kind != "file"]
-        asked = self.begin(lane, tree, moving, wrong)
         if size <= INLINE:
+            asked = self.begin(lane, tree, moving, wrong)
             for batch in batches([*others, *moving], INLINE // 2):
                 lane.send(batch, Squeeze())
                 asked += 1
             self.placed(lane, tree, (), asked)
         else:
-            if not there.fresh:  # what must go first goes before anything comes beside it
-                self.settle(lane, asked)
-                asked = 0
-            ids = self.carry(lane, moving, others, there, meter, rtt, asked)
-            self.placed(lane, tree, ids, 0)
+            load = self.load(moving, others, there)
+            meter.skip(load.there)
+            with Lanes(
+                self.remote, (self.place.folder, self.place.manifest), meter, rtt, load.tasks
+            ) as lanes:
+                asked = self.begin(lane, tree, moving, wrong)
+                if not there.fresh:  # what must go first goes before anything comes beside it
+                    self.settle(lane, asked)
+                    asked = 0
+                lanes.carry(lane, asked)
+            meter.add(0, len(load.big))
+            if load.groups:
+                bulk.rsync(self.remote, load.groups, self.place.folder, meter)
+            self.placed(lane, tree, load.big, 0)
         still = _unchanged(moving)  # while the machine compares
         word, count, total = lane.answer().split(" ")
         self.arrived = int(count), int(total)
@@ -145,34 +168,19 @@ class Mirror:
         lane.say("begin", tree.names + gzip.compress(ids, mtime=0))
         return 1 + bool(wrong)
 
-    def carry(
-        self,
-        lane: Lane,
-        moving: list[Entry],
-        others: list[Entry],
-        there: There,
-        meter: Meter,
-        rtt: float,
-        asked: int,
-    ) -> tuple[tuple[Entry, str], ...]:
-        """Move much: by lanes what is new, by rsync what changed. Returns what to put into place."""
+    def load(self, moving: list[Entry], others: list[Entry], there: There) -> Load:
+        """Decide how much moves: by lanes what is new, by rsync what changed."""
         changed = self.by_rsync(moving, there)
         raw = {entry.raw for entry in changed}
         groups = bulk.group(changed)
-        others += [Entry(below.rstrip("/"), "dir") for _, below in groups if below]
+        others = [*others, *(Entry(below.rstrip("/"), "dir") for _, below in groups if below)]
         new = [entry for entry in moving if entry.raw not in raw]
         big = tuple((entry, _id(entry)) for entry in new if entry.size >= BIG)
         cut = [piece for entry, id_ in big for piece in pieces(entry, id_, there.parts.get(id_, frozenset()))]
+        lot = _lot(sum(entry.size for entry in moving))
+        small = batches([*others, *(entry for entry in new if entry.size < BIG)], lot)
         skipped = sum(entry.size for entry, _ in big) - sum(piece.size for piece in cut)
-        meter.skip(skipped)
-        small = batches([*others, *(entry for entry in new if entry.size < BIG)], _lot(meter.total))
-        tasks: list[Batch | Piece] = [*small, *cut]
-        lanes = Lanes(self.remote, (self.place.folder, self.place.manifest), meter, rtt)
-        lanes.carry(tasks, lane, asked)
-        meter.add(0, len(big))
-        if groups:
-            bulk.rsync(self.remote, groups, self.place.folder, meter)
-        return big
+        return Load([*small, *cut], big, groups, skipped)
 
     def by_rsync(self, moving: list[Entry], there: There) -> list[Entry]:
         """Choose what only changed, when it is enough to look for what differs in it."""

@@ -19,7 +19,7 @@ from cloudtrain.events import Silent
 from cloudtrain.models.config import Config
 from cloudtrain.models.run import Layout
 from cloudtrain.ssh.remote import connect
-from cloudtrain.transfer.lanes import CHANNEL, Ladder
+from cloudtrain.transfer.lines import CHANNEL, Ladder
 from cloudtrain.transfer.push import project_tree, push_project
 from tests.support.sshd import Sshd, stopped
 from tests.transfer.test_push import contents
@@ -132,3 +132,10 @@ def test_lanes_are_added_by_measure() -> None:
     assert not thin.up(12_500_000, 2)
     short = Ladder(rtt=0.001)
     assert not short.up(120_000_000, 2)
+
+
+def test_a_second_connection_begins_with_the_first_where_one_would_take_long() -> None:
+    assert Ladder(rtt=0.15).first(300 << 20) == 2
+    assert Ladder(rtt=0.15).first(100 << 20) == 1
+    assert Ladder(rtt=0.01).first(1 << 30) == 1
+    assert Ladder(rtt=0.5).first(1 << 20) == 0, "not worth a handshake"
