@@ -75,13 +75,14 @@ class Lanes:
 
         `first` owes `asked` answers. Raises `TransferError` when the machine refuses, `ConnectError` when no line is left.
         """
-        self._spawn(self._drive_open, first, asked)
+        opened = self._spawn(self._drive_open, first, asked)
         if self._size > CHANNEL // 2:
             self._spawn(self._drive, self.remote)
         self._watch()
-        self._stack.close()
         if self._error is not None:
+            self._stack.close()
             raise self._error
+        opened.join()  # then nobody else speaks over it; the other lanes end while it goes on
 
     def _watch(self) -> None:
         """Add lanes while that helps, until everything is there or nothing works."""
@@ -157,12 +158,13 @@ class Lanes:
         elif self._error is None and self._left:
             self._error = ConnectError("the line broke", hint="run the same command again; it continues")
 
-    def _spawn(self, work: Callable[..., None], *args: object) -> None:
+    def _spawn(self, work: Callable[..., None], *args: object) -> threading.Thread:
         thread = threading.Thread(target=work, args=args, daemon=True)
         with self._change:
             self._lanes += 1
             self._threads.append(thread)
         thread.start()
+        return thread
 
     def _drive(self, over: Remote | SharedLine) -> None:
         """Open a lane and let it work; one that cannot be opened is no fault while another lives."""

@@ -23,7 +23,7 @@ from cloudtrain.transfer import bulk
 from cloudtrain.transfer.lane import Lane, open_lane, records
 from cloudtrain.transfer.lanes import Lanes
 from cloudtrain.transfer.manifest import Place, There, read_look
-from cloudtrain.transfer.pack import BATCH_BYTES, BIG, Squeeze, Task, batches, pieces
+from cloudtrain.transfer.pack import BATCH_BYTES, BIG, Squeeze, Task, batches, pieces, spread
 from cloudtrain.transfer.scan import left_at_home
 from cloudtrain.transfer.tree import Entry, Tree, What, human
 from cloudtrain.transfer.verify import differing
@@ -137,7 +137,7 @@ class Mirror:
             for batch in batches([*others, *moving], INLINE // 2):
                 lane.send(batch, Squeeze())
                 asked += 1
-            self.placed(lane, tree, (), asked)
+            asked += self.place_all(lane, tree, ())
         else:
             load = self.load(moving, others, there)
             meter.skip(load.there)
@@ -149,10 +149,11 @@ class Mirror:
                     self.settle(lane, asked)
                     asked = 0
                 lanes.carry(lane, asked)
-            meter.add(0, len(load.big))
-            if load.groups:
-                bulk.rsync(self.remote, load.groups, self.place.folder, meter)
-            self.placed(lane, tree, load.big, 0)
+                meter.add(0, len(load.big))
+                if load.groups:
+                    bulk.rsync(self.remote, load.groups, self.place.folder, meter)
+                asked = self.place_all(lane, tree, load.big)
+        self.settle(lane, asked)
         still = _unchanged(moving)  # while the machine compares
         word, count, total = lane.answer().split(" ")
         self.arrived = int(count), int(total)
@@ -180,7 +181,7 @@ class Mirror:
         lot = _lot(sum(entry.size for entry in moving))
         small = batches([*others, *(entry for entry in new if entry.size < BIG)], lot)
         skipped = sum(entry.size for entry, _ in big) - sum(piece.size for piece in cut)
-        return Load([*small, *cut], big, groups, skipped)
+        return Load(spread([*small, *cut]), big, groups, skipped)
 
     def by_rsync(self, moving: list[Entry], there: There) -> list[Entry]:
         """Choose what only changed, when it is enough to look for what differs in it."""
@@ -189,13 +190,13 @@ class Mirror:
         changed = [entry for entry in moving if there.has(entry) and entry.source is not None]
         return changed if sum(entry.size for entry in changed) >= DELTA else []
 
-    def placed(self, lane: Lane, tree: Tree, big: tuple[tuple[Entry, str], ...], asked: int) -> None:
-        """Have big files renamed into place and everything compared; hear the answers until then."""
+    @staticmethod
+    def place_all(lane: Lane, tree: Tree, big: tuple[tuple[Entry, str], ...]) -> int:
+        """Have big files renamed into place and everything compared; return how many answers come before that's."""
         if big:
             lane.say("place", records(big))
-            asked += 1
         lane.say("commit", b"", tree.digest, tree.stat_digest)
-        self.settle(lane, asked)
+        return bool(big)
 
     @staticmethod
     def settle(lane: Lane, asked: int) -> None:

@@ -68,6 +68,17 @@ def batches(entries: Iterable[Entry], limit: int = BATCH_BYTES) -> Iterator[Batc
         yield Batch(tuple(group))
 
 
+def spread(tasks: list[Task]) -> list[Task]:
+    """Mix lots of many small files evenly among the others.
+
+    They cost the machine's time, the others the line's: one after the other, each would wait for the other.
+    """
+    crowded = [task for task in tasks if isinstance(task, Batch) and len(task.entries) >= BATCH_FILES]
+    roomy = [task for task in tasks if not isinstance(task, Batch) or len(task.entries) < BATCH_FILES]
+    placed = [(number / len(some), task) for some in (crowded, roomy) for number, task in enumerate(some, 1)]
+    return [task for _, task in sorted(placed, key=lambda one: one[0])]
+
+
 def pieces(entry: Entry, id: str, have: frozenset[tuple[int, int]]) -> Iterator[Piece]:  # noqa: A002
     """Cut a big file; what the machine has of it, and what is a hole here, is left out."""
     for offset in range(0, entry.size, PIECE):

@@ -20,7 +20,9 @@ from cloudtrain.models.config import Config
 from cloudtrain.models.run import Layout
 from cloudtrain.ssh.remote import connect
 from cloudtrain.transfer.lines import CHANNEL, Ladder
+from cloudtrain.transfer.pack import BATCH_FILES, Batch, batches, spread
 from cloudtrain.transfer.push import project_tree, push_project
+from cloudtrain.transfer.tree import Entry
 from tests.support.sshd import Sshd, stopped
 from tests.transfer.test_push import contents
 
@@ -139,3 +141,15 @@ def test_a_second_connection_begins_with_the_first_where_one_would_take_long() -
     assert Ladder(rtt=0.15).first(100 << 20) == 1
     assert Ladder(rtt=0.01).first(1 << 30) == 1
     assert Ladder(rtt=0.5).first(1 << 20) == 0, "not worth a handshake"
+
+
+def test_lots_of_many_files_come_evenly_among_the_others() -> None:
+    """At the end of a push, the line would wait for the machine to unpack them."""
+    images = [Entry(f"images/{number}", "file", 30_000) for number in range(3000)]
+    labels = [Entry(f"labels/{number}", "file", 200) for number in range(3000)]
+    lots = list(batches([*images, *labels]))
+    mixed = spread([*lots])
+    assert sorted(map(id, mixed)) == sorted(map(id, lots))
+    crowded = [len(lot.entries) == BATCH_FILES for lot in mixed if isinstance(lot, Batch)]
+    for upto in range(1, len(mixed) + 1):
+        assert abs(sum(crowded[:upto]) - sum(crowded) * upto / len(mixed)) <= 1
