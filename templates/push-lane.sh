@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154 # push-lib.sh comes before
-# Arguments: folder, manifest, then digest and stat digest when the first question is what is there.
-# Obeys lines `word length rest...`, each followed by `length` bytes and a line `end`, and answers
-# each with one line. What breaks off in the middle is never answered, so it never counts.
+# Arguments: folder, manifest. Obeys lines `word length rest...`, each followed by `length` bytes and a line
+# `end`, and answers each with one line; `look` with more before it. What breaks off in the middle is never
+# answered, so it never counts.
 set -e -o pipefail
 folder=$1 manifest=$2 parts=$2.parts
 
@@ -120,11 +120,13 @@ commit() { # digest, stat digest
         mv "$manifest.digest.part" "$manifest.digest" && printf 'same %s %s\n' "$count" "$bytes"
 }
 
-if [ $# -eq 4 ]; then look "$3" "$4"; fi
-mkdir -p "$folder" "${manifest%/*}"
 while read -r word length one two three four; do
     answer=ok
+    if [ "$word" != look ] && { [ ! -d "$folder" ] || [ ! -d "${manifest%/*}" ]; }; then
+        mkdir -p "$folder" "${manifest%/*}"
+    fi
     case $word in
+    look) look "$one" "$two";;
     begin) take | begin;;
     tar) take | unpack;;
     tar.gz) take | gzip -dc | unpack;;

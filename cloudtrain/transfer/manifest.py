@@ -77,11 +77,12 @@ class There:
         return sum(entry.size for entry in entries) - taken - parts
 
 
-def read_look(lane: Lane) -> There:
-    """Read what the script of a lane says first: whether the tree is there; if not, what is."""
-    if lane.answer() == "same":
+def read_look(lane: Lane, word: str) -> There:
+    """Read the answer to `look`, which began with `word`: whether the tree is there; if not, what is."""
+    if word == "same":
+        lane.answer()
         return There(same=True)
-    rsync, free, fresh, packed = lane.answer(), lane.answer(), lane.answer(), lane.answer()
+    rsync, free, fresh, packed, _ = (lane.answer() for _ in range(5))
     files: dict[bytes, tuple[int, int, int]] = {}
     parts: dict[str, set[tuple[int, int]]] = {}
     recent: dict[bytes, set[int]] = {}

@@ -13,6 +13,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from cloudtrain.errors import ConnectError, TransferError
@@ -77,11 +78,10 @@ class Mirror:
     def run(self, scan: Callable[[], Tree]) -> PushReport:
         """Make the machine have what `scan` finds. Raises `TransferError` and `ConnectError`."""
         began = time.monotonic()
-        wrong: tuple[Entry, ...] = ()
-        tree = scan()
-        for number in range(ROUNDS):
-            tree = tree if number == 0 else scan()
-            if not self.round(tree, wrong):
+        tree, wrong = Tree(()), ()
+        for _ in range(ROUNDS):
+            tree, whole = self.round(scan, wrong)
+            if not whole:
                 continue
             wrong = differing(self.remote, self.place, tree) if self.verify else ()
             if not wrong:
@@ -92,22 +92,32 @@ class Mirror:
             )
         raise self.unsettled(tree, wrong)
 
-    def round(self, tree: Tree, wrong: tuple[Entry, ...] = ()) -> bool:
-        """Send what differs; False when what arrived is not what was looked at."""
-        before = time.monotonic()
-        arguments = (self.place.folder, self.place.manifest)
-        digests = ("", "") if wrong else (tree.digest, tree.stat_digest)
-        with open_lane(self.remote, *arguments, *digests) as lane:
-            rtt = (time.monotonic() - before) / 2
-            there = read_look(lane)
-            if there.same:
-                self.arrived = len(tree.files), tree.bytes
-                return True
-            moving = [entry for entry in tree.files if there.lacks(entry)] + list(wrong)
-            self.check_room(there, moving)
-            arrived = self.send(lane, tree, moving, there, rtt, wrong)
-            self.sent.update(entry.raw for entry in moving)
-            self.sent_bytes += sum(entry.size for entry in moving)
+    def round(self, scan: Callable[[], Tree], wrong: tuple[Entry, ...]) -> tuple[Tree, bool]:
+        """Send what differs of what `scan` finds; False when what arrived is not what was looked at."""
+        began = time.monotonic()
+        with ThreadPoolExecutor(1) as beside:
+            scanning = beside.submit(_digested, scan)  # while the lane opens, which takes two round trips
+            with open_lane(self.remote, self.place.folder, self.place.manifest) as lane:
+                opened = time.monotonic() - began
+                tree = scanning.result()
+                asked = time.monotonic()
+                lane.say("look", b"", *(("-", "-") if wrong else (tree.digest, tree.stat_digest)))
+                word = lane.answer()
+                # Each has more in it than the way there and back.
+                rtt = min(opened / 2, time.monotonic() - asked)
+                there = read_look(lane, word)
+                if there.same:
+                    self.arrived = len(tree.files), tree.bytes
+                    return tree, True
+                return tree, self.move(lane, tree, there, rtt, wrong)
+
+    def move(self, lane: Lane, tree: Tree, there: There, rtt: float, wrong: tuple[Entry, ...]) -> bool:
+        """Send what is not there; return whether what is there then is the whole tree."""
+        moving = [entry for entry in tree.files if there.lacks(entry)] + list(wrong)
+        self.check_room(there, moving)
+        arrived = self.send(lane, tree, moving, there, rtt, wrong)
+        self.sent.update(entry.raw for entry in moving)
+        self.sent_bytes += sum(entry.size for entry in moving)
         return arrived
 
     def check_room(self, there: There, moving: list[Entry]) -> None:
@@ -244,6 +254,12 @@ class Mirror:
                 names = ", ".join(f"`{line.split(' (')[0]}`" for line in left[:5])
                 more = f" and {len(left) - 5} more" if len(left) > 5 else ""
                 self.reporter.emit(Note(f"{names}{more} {what} and stayed at home", "warning", hint=hint))
+
+
+def _digested(scan: Callable[[], Tree]) -> Tree:
+    tree = scan()
+    _ = tree.digest, tree.stat_digest  # kept by it
+    return tree
 
 
 def _lot(total: int) -> int:

@@ -507,8 +507,7 @@ def test_a_local_push_that_broke_is_no_archive(line: Remote, layout: Layout, bas
         script("push-lib", "push-lane"),
         layout.data,
         f"{layout.root}/manifests/dataset",
-        "digest",
-        "stat",
+        feed=lambda sink: sink.write(b"look 0 digest stat\nend\n"),
     )
     (Path(layout.data)).mkdir(exist_ok=True)
     (Path(layout.data) / "mine.csv").write_text("half a push")
