@@ -1,18 +1,23 @@
 # shellcheck shell=bash # told-lib.sh comes before
-# Arguments: archive, its SHA-256 or nothing, protocol. Input: the address, which may hold a right to it
-# and so is in no process list.
+# Arguments: archive, its SHA-256 or nothing, protocol, `verify` to hash one that is there. Input: the
+# address, which may hold a right to it and so is in no process list.
 set -u
 export LC_ALL=C
-archive=$1 sha256=$2 protocol=$3
+archive=$1 sha256=$2 protocol=$3 verify=${4-}
 IFS= read -r url
 part=$archive.part size=$archive.size
-[ -f "$archive" ] && exit 0
+proven() { [ -z "$sha256" ] || printf '%s  %s\n' "$sha256" "$1" | sha256sum -c --status; }
+[ -z "$verify" ] && [ -f "$archive" ] && exit 0
 here() { stat -c %s "$part" 2> /dev/null || echo 0; }
 known() { cat "$size" 2> /dev/null || echo 0; }
 far() { tell "$(here)" "$(known)"; }
 beside far
 alone "${archive%/*}/.lock" "${archive##*/}"
-[ -f "$archive" ] && exit 0
+if [ -f "$archive" ]; then
+    if [ -z "$verify" ] || proven "$archive"; then exit 0; fi
+    differs 1
+    rm -f "$archive"
+fi
 
 sized() { # Input: the headers of every answer. Writes how long all of it is; an address in them goes nowhere.
     local name value status='' length=0 whole=0
@@ -68,7 +73,7 @@ fi || {
     exit 65
 }
 rm -f "$size"
-if [ -n "$sha256" ] && ! printf '%s  %s\n' "$sha256" "$part" | sha256sum -c --status; then
+if ! proven "$part"; then
     rm -f "$part"
     echo 'what came has another SHA-256 than dataset.sha256' >&2; exit 66
 fi

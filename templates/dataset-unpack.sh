@@ -1,12 +1,13 @@
 # shellcheck shell=bash # dataset-lib.sh comes before
 # Arguments: archive, data folder, marker, digest, `doubtful` for an archive that was fetched and that no
-# SHA-256 speaks for: one that cannot be unpacked goes, or the next run would not fetch it again.
+# SHA-256 speaks for: one that cannot be unpacked goes, or the next run would not fetch it again; `verify`
+# to have what lies there compared with it.
 export LC_ALL=C
-archive=$1 data=$2 marker=$3 digest=$4 doubt=${5-}
-if there; then exit 0; fi
+archive=$1 data=$2 marker=$3 digest=$4 doubt=${5-} verify=${6-}
+if [ -z "$verify" ] && there; then exit 0; fi
 beside tell 0 0
 alone "$marker.lock" "$digest"
-if there; then exit 0; fi
+if [ -z "$verify" ] && there; then exit 0; fi
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi > /dev/null 2>&1; }
 # Step `base` installs it side by side with this; lists may be missing, or in that step's hands.
@@ -101,6 +102,4 @@ find "$new" -type l -print0 | while IFS= read -r -d '' link; do
     *) echo "a link in the archive leads out of it: ${link#"$new"/}" >&2; exit 67;;
     esac
 done
-clear_data
-mv "$new" "$data"
-whole
+placed

@@ -3,6 +3,8 @@
 beat='' beating=() waits=''
 # tell DONE TOTAL [FILES FILES_TOTAL DETAIL]: in bytes, 0 for unknown.
 tell() { printf '@at\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "${3:-0}" "${4:-0}" "${waits:-${5-}}"; }
+# differs COUNT: so many files were other than they must be, and are replaced.
+differs() { printf '@differ\t%s\n' "$1"; }
 # beside COMMAND...: run it every second beside what follows, until `quiet`. It is a sign of life, too.
 beside() {
     beating=("$@")

@@ -59,5 +59,6 @@ WaitForCapacity = Annotated[
     ),
 ]
 Verify = Annotated[
-    bool, typer.Option("--verify", help="Compare the hash of every pushed file, here and there.")
+    bool,
+    typer.Option("--verify", help="Compare the hash of every file on the machine, and replace what differs."),
 ]

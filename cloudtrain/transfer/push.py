@@ -7,10 +7,11 @@ not ours. A file that changes while it is sent is seen afterwards and sent again
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from cloudtrain.errors import UsageError
-from cloudtrain.events import Reporter
+from cloudtrain.events import Note, Reporter
 from cloudtrain.models.config import Config
 from cloudtrain.models.lent import Lent
 from cloudtrain.models.run import Layout
@@ -58,12 +59,13 @@ def push_dataset(
     """Put the dataset into `layout.data`, with `data.yaml` there when it has one.
 
     An archive is sent once and unpacked there; what has an address is fetched by the machine
-    itself, from S3 by the rights in `lent`. Raises as `push_project`.
+    itself, from S3 by the rights in `lent`. `verify` has both come again beside what lies there,
+    and compared; of what a command brought there is nothing to compare. Raises as `push_project`.
     """
     if source.kind == "archive":
         return _push_archive(remote, source, layout, reporter, verify=verify)
     if source.kind in ("remote", "objects", "command"):
-        return _have_fetched(remote, source, layout, reporter, lent)
+        return _have_fetched(remote, source, layout, reporter, lent, verify=verify)
     push = Mirror(remote, _data_place(layout), "dataset", reporter, verify)
     return push.run(lambda: _data_tree(dataset_tree(source), source, layout))
 
@@ -109,23 +111,31 @@ def _push_archive(
     report = Mirror(remote, _archive_place(layout), "dataset", reporter, verify).run(
         lambda: dataset_tree(source)
     )
-    unpack(remote, source, layout, _archive_name(source), reporter)
-    seconds = time.monotonic() - began
-    return PushReport("dataset", report.files, report.bytes, report.sent_files, report.sent_bytes, seconds)
+    unpack(remote, source, layout, _archive_name(source), reporter, verify=verify)
+    return replace(report, seconds=time.monotonic() - began)
 
 
 def _have_fetched(
-    remote: Remote, source: DatasetSource, layout: Layout, reporter: Reporter, lent: tuple[Lent, ...]
+    remote: Remote,
+    source: DatasetSource,
+    layout: Layout,
+    reporter: Reporter,
+    lent: tuple[Lent, ...],
+    *,
+    verify: bool,
 ) -> PushReport:
     """Nothing crosses the line of here: the machine fetches at its own speed."""
     began = time.monotonic()
     if source.kind == "command":
         run_command(remote, source, layout, reporter)
+        if verify:
+            reporter.emit(Note("there is nothing to compare what `dataset.command` brought with", "warning"))
     elif source.kind == "objects":
-        fetch_objects(remote, layout, reporter, lent)
+        fetch_objects(remote, layout, reporter, lent, verify=verify)
     else:
-        unpack(remote, source, layout, _archive_name(source), reporter, lent)
-    return PushReport("dataset", 0, 0, 0, 0, time.monotonic() - began)
+        unpack(remote, source, layout, _archive_name(source), reporter, lent, verify=verify)
+    verified = verify and source.kind != "command"
+    return PushReport("dataset", 0, 0, 0, 0, time.monotonic() - began, verified=verified)
 
 
 def _archive_name(source: DatasetSource) -> str:

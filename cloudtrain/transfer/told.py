@@ -1,7 +1,8 @@
 """How far the machine is with work of its own: a download, an archive, a clone.
 
 Its scripts say so in lines of their output, `@at DONE TOTAL FILES FILES_TOTAL DETAIL` with tabs
-between: templates/told-lib.sh. Numbers are 0 where they are not known.
+between: templates/told-lib.sh. Numbers are 0 where they are not known. `@differ COUNT` says how many
+files were other than they must be.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from cloudtrain.events import Progress, Reporter
 from cloudtrain.ssh.remote import Channel
 
 MARK = "@at"
+DIFFER = "@differ"
 
 
 @dataclass(slots=True)
@@ -26,6 +28,8 @@ class Told:
     doing: str = ""
     unit: Literal["bytes", "objects"] = "bytes"
     clock: Callable[[], float] = time.monotonic
+    differ: int = 0
+    """Files that were other than they must be, and were replaced."""
     _first: tuple[float, int] | None = None
     _last: tuple[float, int] | None = None
     _best: float = 0.0
@@ -42,6 +46,8 @@ class Told:
     def line(self, text: str) -> None:
         """Report what a line says; one that says something else is passed over."""
         mark, *fields = text.split("\t")
+        if mark == DIFFER and len(fields) == 1 and fields[0].isdigit():
+            self.differ += int(fields[0])
         if mark != MARK or len(fields) != 5:
             return
         done, total, files, files_total = (int(field) if field.isdigit() else 0 for field in fields[:4])

@@ -1,7 +1,8 @@
 """A dataset that is an archive: fetched by the machine if need be, unpacked there, once.
 
 It is unpacked beside its place and renamed when whole, links that lead out of it
-are refused, and a data.yaml inside is given the path where it lies.
+are refused, and a data.yaml inside is given the path where it lies. To verify what lies
+there, it comes once more beside it, and what differs is replaced.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import posixpath
 from typing import Any, cast
 
 from cloudtrain.errors import TransferError
-from cloudtrain.events import Reporter
+from cloudtrain.events import Note, Reporter
 from cloudtrain.models.lent import Lent
 from cloudtrain.models.run import Layout
 from cloudtrain.ssh.remote import Remote
@@ -22,6 +23,7 @@ from cloudtrain.transfer.scripts import script
 from cloudtrain.transfer.told import Told
 from cloudtrain.transfer.wire import exchange
 
+UNPROVEN = "what came from the address was not compared with what lies there: only what was unpacked was"
 MARK = "# cloudtrain wrote this from "
 """How our own data.yaml begins; the rest of the line is the hash of the one that it was written from."""
 
@@ -33,12 +35,16 @@ def unpack(
     name: str,
     reporter: Reporter,
     lent: tuple[Lent, ...] = (),
+    *,
+    verify: bool = False,
 ) -> None:
     """Have the machine fetch (kind `remote`) and unpack an archive into `layout.data`.
 
     `lent` is the way to it when it lies in S3. Does nothing when the same archive was unpacked
-    there before. Raises `TransferError` with the machine's own words.
+    there before, unless it is to `verify` that it, and what came out of it, still are what they were.
+    Raises `TransferError` with the machine's own words.
     """
+    mode = _mode(verify)
     archive = f"{layout.root}/archives/{name}"
     digest = source.tree.digest
     doubt = ""
@@ -49,21 +55,25 @@ def unpack(
         protocol = "http,https" if lent else "https"
         doubt = "" if source.sha256 else "doubtful"
         text = script("told-lib", "dataset-fetch")
-        args = (archive, source.sha256 or "", protocol)
+        args = (archive, source.sha256 or "", protocol, mode)
         _tell(remote, text, args, Told(reporter, "downloads"), f"{address}\n".encode())
-    args = (archive, layout.data, _marker(layout), digest, doubt)
+        if verify and source.sha256 is None:
+            reporter.emit(Note(UNPROVEN, hint="give `dataset.sha256`, and it is"))
+    args = (archive, layout.data, _marker(layout), digest, doubt, mode)
     _have(remote, "dataset-unpack", args, Told(reporter, "unpacks"))
     point_here(remote, layout)
 
 
-def fetch_objects(remote: Remote, layout: Layout, reporter: Reporter, lent: tuple[Lent, ...]) -> None:
+def fetch_objects(
+    remote: Remote, layout: Layout, reporter: Reporter, lent: tuple[Lent, ...], *, verify: bool = False
+) -> None:
     """Have the machine fetch every object into `layout.data`. Raises `TransferError`."""
     text = "".join(f"{one.path}\0{one.size}\0{one.version}\0" for one in lent)
     digest = hashlib.sha256(text.encode()).hexdigest()
     below = [one for one in lent if _below(one.path)]
     data = "".join(f"{one.path}\0{one.size}\0{one.address}\0" for one in below).encode()
     size = sum(one.size for one in below)
-    args = (layout.data, _marker(layout), digest, str(len(below)), str(size))
+    args = (layout.data, _marker(layout), digest, str(len(below)), str(size), _mode(verify))
     _have(remote, "dataset-objects", args, Told(reporter, "downloads"), data)
     point_here(remote, layout)
 
@@ -82,6 +92,13 @@ def _have(remote: Remote, name: str, args: tuple[str, ...], told: Told, data: by
 
 def _tell(remote: Remote, text: str, args: tuple[str, ...], told: Told, data: bytes) -> None:
     exchange(remote, text, *args, feed=lambda sink: sink.write(data), take=told.take)
+    if told.differ:
+        count = f"{told.differ} file{'s' if told.differ > 1 else ''}"
+        told.reporter.emit(Note(f"{count} of the dataset differed on the machine, and came again", "warning"))
+
+
+def _mode(verify: bool) -> str:
+    return "verify" if verify else ""
 
 
 def _marker(layout: Layout) -> str:

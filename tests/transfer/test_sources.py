@@ -11,11 +11,10 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -41,29 +40,6 @@ def found(dataset: Dataset, base: Path) -> DatasetSource:
     source = inspect_dataset(Config(dataset=dataset), base)
     assert source is not None
     return source
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An S3 of our own, with one bucket."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL_S3": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret-of-the-caller",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    import boto3
-
-    client: Any = cast("Any", boto3).client("s3")
-    client.create_bucket(Bucket="data")
-    yield client
-    server.stop()
 
 
 def lend(source: str) -> Any:
@@ -160,22 +136,6 @@ def test_an_address_is_signed_for_the_region_of_its_bucket(
     assert lent.size == 3
     assert len(Elsewhere.asked) == 2
     assert all(one.startswith(("HEAD /data/a.zip", "GET /data?list-type=2")) for one in Elsewhere.asked)
-
-
-@pytest.fixture
-def web(base: Path) -> Iterator[str]:
-    """A web server of a folder. `dataset-fetch` is told http, which `inspect_dataset` never lets through."""
-    (base / "web").mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(base / "web")))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
 
 
 def test_hash_of_what_was_fetched(line: Remote, layout: Layout, base: Path, web: str) -> None:
