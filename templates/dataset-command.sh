@@ -24,6 +24,7 @@ bash "$command" < /dev/null > "$log" 2>&1 8>&- || {
     code=$?
     tail -n 4 "$log" >&2
     echo "dataset.command ended with $code" >&2
+    echo 'hint: correct dataset.command; it finds what this one left in the data folder' >&2
     exit 65
 }
 whole

@@ -70,11 +70,15 @@ fi || {
         echo "No space left on device: $(known) bytes, and $(free "${archive%/*}") KB are free" >&2
         exit 69
     fi
+    [ "${code-}" != 22 ] || echo 'hint: correct dataset.source, and run the same command again' >&2
     exit 65
 }
 rm -f "$size"
 if ! proven "$part"; then
+    came=$(sha256sum < "$part")
     rm -f "$part"
-    echo 'what came has another SHA-256 than dataset.sha256' >&2; exit 66
+    printf '%s\n' "what came has another SHA-256 than dataset.sha256: ${came:0:64}" \
+        'hint: where that is what you want, write it there; else correct dataset.source' >&2
+    exit 66
 fi
 mv "$part" "$archive"

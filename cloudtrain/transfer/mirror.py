@@ -40,11 +40,16 @@ DELTA = 8 << 20
 
 SENDS = "`!name` in .cloudtrainignore sends one nevertheless"
 NAMED = (
-    ("(looks like a secret", "looked like secrets", SENDS),
-    ("(bigger than", "are big files", SENDS),
-    ("(cannot be read", "cannot be read", "a link to nothing, or not yours to read: mend or remove it"),
+    ("(looks like a secret", "looks like a secret", "look like secrets", SENDS),
+    ("(bigger than", "is a big file", "are big files", SENDS),
+    (
+        "(cannot be read",
+        "cannot be read",
+        "cannot be read",
+        "a link to nothing, or not yours to read: mend or remove it",
+    ),
 )
-"""What is named of what stayed at home: a mark of `left_out`, what it is, and what to do."""
+"""What is named of what stayed at home: a mark of `left_out`, what one is, what many are, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +92,8 @@ class Mirror:
             if not wrong:
                 self.say(tree)
                 return self.report(tree, time.monotonic() - began)
-            self.reporter.emit(
-                Note(f"{len(wrong)} files differ on the machine, and are sent again", "warning")
-            )
+            files = "1 file differs" if len(wrong) == 1 else f"{len(wrong)} files differ"
+            self.reporter.emit(Note(f"{files} on the machine, and what differs is sent again", "warning"))
         raise self.unsettled(tree, wrong)
 
     def round(self, scan: Callable[[], Tree], wrong: tuple[Entry, ...]) -> tuple[Tree, bool]:
@@ -248,12 +252,18 @@ class Mirror:
         """Say what stayed at home: by name what somebody may have meant to send, else in one line."""
         if counted := left_at_home(tree.left_out):
             self.reporter.emit(Note(f"left at home of the {self.what}: {counted}"))
-        for mark, what, hint in NAMED:
+        for mark, one, many, hint in NAMED:
             left = [line for line in tree.left_out if mark in line]
             if left:
                 names = ", ".join(f"`{line.split(' (')[0]}`" for line in left[:5])
                 more = f" and {len(left) - 5} more" if len(left) > 5 else ""
-                self.reporter.emit(Note(f"{names}{more} {what} and stayed at home", "warning", hint=hint))
+                self.reporter.emit(
+                    Note(
+                        f"{names}{more} {one if len(left) == 1 else many} and stayed at home",
+                        "warning",
+                        hint=hint,
+                    )
+                )
 
 
 def _digested(scan: Callable[[], Tree]) -> Tree:

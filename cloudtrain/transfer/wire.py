@@ -7,6 +7,7 @@ argument, quoted.
 
 from __future__ import annotations
 
+import re
 import shlex
 import threading
 import time
@@ -109,17 +110,23 @@ class _Drain:
 
 _FULL = ("No space left", "Disk quota exceeded", "Wrote only ", "(23) Failure writing", "(23) Failed writing")
 """tar says of a short write only how short it was, and curl not even that."""
+_HINT = re.compile(r"(?m)^hint: .*\s*\Z")
 
 
 def failure(said: str, code: int) -> TransferError:
-    """Return the error for what a program on the machine said when it failed."""
+    """Return the error for what a program on the machine said when it failed.
+
+    A script of ours that knows what to do ends with a line `hint: …`.
+    """
+    said, _, hint = said.rpartition("hint: ") if _HINT.search(said) else (said, "", "")
     last = "\n".join(said.splitlines()[-5:]) or f"exit {code}"
     if any(words in said for words in _FULL) and "Permission denied" not in said:
         return TransferError(
             f"the machine's disk is full: {last}",
             hint="make room with `cloudtrain exec`, or give `instance.volume_gb` more and start anew",
         )
-    return TransferError(f"the machine could not take the files: {last}", hint="run the same command again")
+    hint = hint.strip() or "run the same command again"
+    return TransferError(f"the machine could not take the files: {last}", hint=hint)
 
 
 def _feed(channel: Channel, feed: Callable[[Sink], object] | None) -> ConnectError | None:

@@ -155,8 +155,9 @@ def test_hash_of_what_was_fetched(line: Remote, layout: Layout, base: Path, web:
 
     fetch(f"{layout.root}/archives/a.zip", good)
     assert (Path(layout.root) / "archives" / "a.zip").read_bytes() == b"archive"
-    with pytest.raises(TransferError, match="another SHA-256"):
+    with pytest.raises(TransferError, match=f"another SHA-256 than dataset.sha256: {good}") as caught:
         fetch(f"{layout.root}/archives/b.zip", good.replace(good[0], "0" if good[0] != "0" else "1"))
+    assert "write it there" in caught.value.hint
     assert not list((Path(layout.root) / "archives").glob("b.zip*"))
     with pytest.raises(TransferError):
         fetch(f"{layout.root}/archives/c.zip", "", "https")

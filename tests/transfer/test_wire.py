@@ -34,6 +34,15 @@ def test_a_script_that_thinks_for_ever(remote: Remote) -> None:
         exchange(remote, "sleep 30", silence=0.3)
 
 
+def test_a_script_may_say_what_to_do(remote: Remote) -> None:
+    with pytest.raises(TransferError, match=r"no way$") as caught:
+        exchange(remote, "echo 'hint: git has many' >&2; echo no way >&2; echo 'hint: go there' >&2; exit 3")
+    assert caught.value.hint == "go there"
+    with pytest.raises(TransferError, match=r"no way$") as caught:
+        exchange(remote, "echo 'hint: git has many' >&2; echo no way >&2; exit 3")
+    assert caught.value.hint == "run the same command again"
+
+
 def test_failures_are_told(remote: Remote) -> None:
     with pytest.raises(TransferError, match="no way"):
         exchange(remote, "echo no way >&2; exit 3", feed=lambda sink: sink.write(bytes(9_000_000)))
