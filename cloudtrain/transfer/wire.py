@@ -119,7 +119,7 @@ def failure(said: str, code: int) -> TransferError:
     A script of ours that knows what to do ends with a line `hint: …`.
     """
     said, _, hint = said.rpartition("hint: ") if _HINT.search(said) else (said, "", "")
-    last = "\n".join(said.splitlines()[-5:]) or f"exit {code}"
+    last = "\n".join(said.strip().splitlines()[-5:]) or f"exit {code}"
     if any(words in said for words in _FULL) and "Permission denied" not in said:
         return TransferError(
             f"the machine's disk is full: {last}",
