@@ -12,6 +12,7 @@
     │   ├── GoneError                   it existed and exists no more
     │   └── LostAnswerError             nobody knows whether it took effect
     ├── ConnectError           exit 4   the machine cannot be reached or trusted
+    │   ├── EndedError                  it was ended: nobody will ever answer there
     │   ├── HostKeyMismatch             somebody else answered; nothing was sent
     │   └── AuthenticationFailed        the machine refused our key
     ├── StepError              exit 5   a step on the machine failed
@@ -110,6 +111,10 @@ class ConnectError(CloudtrainError):
     """The machine cannot be reached."""
 
     exit_code = 4
+
+
+class EndedError(ConnectError):
+    """The machine was ended, and will never answer again."""
 
 
 class HostKeyMismatch(ConnectError):

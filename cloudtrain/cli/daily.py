@@ -104,7 +104,9 @@ def fetch_weights(
         if to is not None:
             check_destination(to)
         if watch:
-            fetched = keep(folder, applied, timeline, console.reporter, max_age_s=max_age)
+            fetched = keep(
+                folder, applied, timeline, console.reporter, everything=everything, max_age_s=max_age
+            )
         else:
             fetched = fetch(folder, applied, timeline, everything=everything)
         if to is not None:

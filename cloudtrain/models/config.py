@@ -142,7 +142,20 @@ class Train:
     command: str | None = None
     """The command of kind script."""
     outputs: tuple[str, ...] = ("**/*.pt", "**/*.pth", "**/*.pth.tar", "**/*.ckpt", "**/*.safetensors")
-    """Kind script: which files come home, as patterns in the project folder."""
+    """Kind script: which files come home, as patterns in the project folder; a folder stands for all in it."""
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """`outputs` as every reader takes them: a folder as all that lies in it; () for another kind."""
+        if self.kind != "script":
+            return ()
+        whole = (
+            (one.rstrip("/"), f"{one.rstrip('/')}/**")
+            if one.endswith("/") or not set(one) & set("*?[")
+            else (one,)
+            for one in self.outputs
+        )
+        return tuple(dict.fromkeys(one for some in whole for one in some))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

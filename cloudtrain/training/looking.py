@@ -36,9 +36,8 @@ class Watcher:
 
         Raises `ConnectError` when the line breaks.
         """
-        patterns = self.config.train.outputs if self.config.train.kind == "script" else ()
         text = (shipped("templates") / "watch-machine.sh").read_text() + script("session-status.sh")
-        words = (self._inode, str(self.offset), self.layout.root, *patterns)
+        words = (self._inode, str(self.offset), self.layout.root, *self.config.train.patterns)
         machine, _, rest = self.remote.script(text, *words).stdout.partition(STATUS)
         readings, wrote = self._take(machine)
         status = parse_status(rest, self.layout, self.config) if rest.strip() else None

@@ -37,8 +37,7 @@ GUARD_S = 180.0
 
 def status(remote: Remote, layout: Layout, config: Config) -> TrainingStatus | None:
     """Return how the newest session is doing, None when there is none; one round trip."""
-    patterns = config.train.outputs if config.train.kind == "script" else ()
-    answer = remote.script(script("session-status.sh"), layout.root, *patterns).stdout
+    answer = remote.script(script("session-status.sh"), layout.root, *config.train.patterns).stdout
     if not answer.strip():
         return None
     return parse_status(answer, layout, config)

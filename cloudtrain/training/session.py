@@ -82,7 +82,7 @@ def start(
         python=python,
         number=number,
         screen=f"{slug}-{number:03d}",
-        outputs=config.train.outputs if config.train.kind == "script" else (),
+        outputs=config.train.patterns,
         resume_from=resume_from,
         guard=guard,
         container=_container(config, facts, layout, argv, env, number),

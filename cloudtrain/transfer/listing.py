@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import get_args
 
 from cloudtrain.models.training import ArtifactKind
 from cloudtrain.ssh.remote import Remote
@@ -60,15 +63,46 @@ class Wanted:
 
 def list_files(remote: Remote, wanted: Wanted) -> tuple[Found, ...]:
     """Ask the machine, in one round trip, what there is of what is wanted."""
-    project = wanted.project if wanted.kind == "script" else ""
-    answer = exchange(remote, script("pull-list"), wanted.run_dir, wanted.log, project, wanted.secured)
+    args = (wanted.run_dir, wanted.log, wanted.project, wanted.secured, wanted.kind)
+    answer = exchange(remote, script("pull-list"), *args)
+    records = [os.fsdecode(record).split(" ", 3) for record in answer.split(b"\0")[:-1]]
+    wanted = _as_started(wanted, records)
+    links = _links(records)
     found: dict[str, Found] = {}
-    for record in answer.split(b"\0")[:-1]:
-        mark, size, mtime, path = os.fsdecode(record).split(" ", 3)
-        name = _name(mark, path, wanted)
-        if name is not None and _safe(name):
-            found.setdefault(name, Found(_kind(mark, name), path, name, int(size), mtime))
+    for mark, size, mtime, path in records:
+        for way in _ways(path, links) if mark == "P" else (path,):
+            name = _name(mark, way, wanted)
+            if name is not None and _safe(name):
+                found.setdefault(name, Found(_kind(mark, name), way, name, int(size), mtime))
+                break
     return tuple(found[name] for name in sorted(found))
+
+
+def _as_started(wanted: Wanted, records: list[list[str]]) -> Wanted:
+    """Return what is wanted of a session by its own plan: what is configured now may be of the next one."""
+    text = next((path for mark, _, _, path in records if mark == "J"), "")
+    try:
+        plan = json.loads(text or "{}")
+        kind, outputs = plan.get("kind", wanted.kind), tuple(str(one) for one in plan.get("outputs", ()))
+    except (ValueError, AttributeError, TypeError):
+        return wanted
+    if kind not in get_args(Kind):
+        return wanted
+    return replace(wanted, kind=kind, outputs=tuple(dict.fromkeys((*outputs, *wanted.outputs))))
+
+
+def _links(records: list[list[str]]) -> list[tuple[str, str]]:
+    """Return every link to a folder of the project, and that folder."""
+    links = [path for mark, _, _, path in records if mark == "D"]
+    return list(zip(links, (path for mark, _, _, path in records if mark == "T"), strict=False))
+
+
+def _ways(path: str, links: list[tuple[str, str]]) -> Iterator[str]:
+    """Return the names of a file of the project: its own, and those through links to folders above it."""
+    yield path
+    for link, folder in links:
+        if path.startswith(f"{folder}/"):
+            yield link + path[len(folder) :]
 
 
 def glob_pattern(pattern: str) -> re.Pattern[str]:
@@ -82,7 +116,10 @@ def glob_pattern(pattern: str) -> re.Pattern[str]:
             out += part.replace("[!", "[^", 1)
         else:
             out += re.escape(part)
-    return re.compile(out, re.DOTALL)
+    try:
+        return re.compile(out, re.DOTALL)
+    except re.error:  # `[z-a]` is no set: a name like any other
+        return re.compile(re.escape(pattern))
 
 
 def _name(mark: str, path: str, wanted: Wanted) -> str | None:
@@ -90,6 +127,8 @@ def _name(mark: str, path: str, wanted: Wanted) -> str | None:
         return PurePosixPath(path).name
     if mark == "S":
         return f"secured/{PurePosixPath(path).name}"
+    if mark in ("J", "D", "T"):
+        return None
     if mark == "P":
         rest = path.removeprefix(f"{wanted.project}/")
         hit = any(glob_pattern(pattern).fullmatch(rest) for pattern in wanted.outputs)

@@ -100,7 +100,8 @@ def newest_unproven(
     """
     index = Index(destination)
     found = list_files(remote, Wanted(run_dir, log, kind, project, outputs, everything=False))
-    left = [one for one in found if one.weights and not _at_home(one, index, set())]
+    declared = [one for one in found if one.weights or one.name.startswith("outputs/")]
+    left = [one for one in declared if not _at_home(one, index, set())]
     # What was cut off for ever has a whole copy from just before, which is here.
     if not finished and index.any_secured():
         left = [one for one in left if not index.torn(one.name, one.remote, one.size, one.mtime)]

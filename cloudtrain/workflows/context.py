@@ -14,6 +14,7 @@ from cloudtrain.errors import (
     AuthenticationFailed,
     CloudtrainError,
     ConnectError,
+    EndedError,
     GoneError,
     HostKeyMismatch,
     RefusedError,
@@ -116,7 +117,8 @@ def with_way_in(
 def _refound(folder: RunFolder, provider: Callable[[], Provider], reporter: Reporter) -> bool:
     """Take over the machine's address of now: EC2 starts a reclaimed one again at another.
 
-    Raises `ConnectError` when the machine does not run, which says more than that nobody answers.
+    Raises `ConnectError` when the machine does not run, which says more than that nobody answers, and
+    `EndedError` when it never will.
     """
     record = folder.record()
     try:
@@ -128,7 +130,8 @@ def _refound(folder: RunFolder, provider: Callable[[], Provider], reporter: Repo
         return False
     if machine.state != "running":
         by_itself = machine.market == "spot" and machine.alive
-        raise ConnectError(
+        kind = ConnectError if machine.alive else EndedError
+        raise kind(
             f"{machine.id} is {machine.state}: nothing answers there",
             hint="EC2 starts it again when it has room (spot)"
             if by_itself

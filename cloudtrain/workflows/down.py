@@ -218,8 +218,23 @@ def _fetch_and_prove(job: _Job, remote: Remote) -> tuple[Artifact, ...]:
     fetched = _fetch(job, remote)
     _check_proven(job, remote)
     if not any(one.checkpoints for one in fetched):
+        _check_none_written(job, remote, fetched)
         job.reporter.emit(Note("no checkpoint was ever written on this machine"))
     return tuple(artifact for one in fetched for artifact in one.artifacts)
+
+
+def _check_none_written(job: _Job, remote: Remote, fetched: tuple[Fetched, ...]) -> None:
+    """Raise `RefusedError` when the machine has secured something that was declared, and nothing such came home."""
+    outputs = [f"{one.folder}/outputs/" for one in fetched]
+    if any(str(artifact.path).startswith(tuple(outputs)) for one in fetched for artifact in one.artifacts):
+        return
+    status = training.status(remote, layout_on(remote, job.folder), job.config)
+    if status is not None and status.secured is not None:
+        raise RefusedError(
+            f"session {status.session.number:03d} wrote a checkpoint, and none came home: "
+            f"`{status.checkpoint or status.secured.path}`",
+            hint="`cloudtrain exec` or `ssh` lets you look and save it; `cloudtrain down --discard` gives it up",
+        )
 
 
 def _fetch(job: _Job, remote: Remote) -> tuple[Fetched, ...]:

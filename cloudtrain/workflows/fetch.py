@@ -16,7 +16,9 @@ from cloudtrain import training
 from cloudtrain.errors import (
     AuthenticationFailed,
     ConnectError,
+    EndedError,
     HostKeyMismatch,
+    TornCheckpoint,
     TransferError,
     UsageError,
 )
@@ -76,19 +78,29 @@ def fetch_over(
 def fetch_all_sessions(
     remote: Remote, folder: RunFolder, config: Config, timeline: Timeline
 ) -> tuple[Fetched, ...]:
-    """Fetch every session's newest checkpoints: what `down` must not lose."""
+    """Fetch every session's newest checkpoints: what `down` must not lose.
+
+    One that cannot be fetched holds up none of the others; the first such error is raised at the end.
+    """
     layout = layout_on(remote, folder)
     with holding(remote, layout, "fetching"), proving(remote, layout) as mark:
         found = training.sessions(remote, layout)
-        fetched = tuple(
-            _fetch_session(remote, folder, config, timeline, layout, session, everything=False)
-            for session in found
-        )
+        fetched: list[Fetched] = []
+        errors: list[TransferError] = []
+        for session in found:
+            try:
+                fetched.append(
+                    _fetch_session(remote, folder, config, timeline, layout, session, everything=False)
+                )
+            except TransferError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
         if not unproven_checkpoints(remote, folder, config):
             mark()
             if found:
                 _note_home(folder, found[-1])
-    return fetched
+    return tuple(fetched)
 
 
 def _note_home(folder: RunFolder, newest: Session) -> None:
@@ -109,7 +121,7 @@ def unproven_checkpoints(remote: Remote, folder: RunFolder, config: Config) -> t
             artifacts_of(folder, session.number),
             kind=config.train.kind,
             project=layout.project,
-            outputs=config.train.outputs if config.train.kind == "script" else (),
+            outputs=config.train.patterns,
             log=session.log,
             finished=session.state == "finished",
         )
@@ -122,6 +134,7 @@ def watch(
     timeline: Timeline,
     reporter: Reporter,
     *,
+    everything: bool = False,
     max_age_s: float = 60.0,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
@@ -130,19 +143,21 @@ def watch(
 
     The copy at home is at most `max_age_s` seconds behind the machine: it is looked at often
     enough for that, and when that cannot be kept a warning says so, and again when it can.
-    Raises `HostKeyMismatch` and `AuthenticationFailed` at once: no later try ends otherwise.
+    Raises `HostKeyMismatch`, `AuthenticationFailed` and `EndedError` at once: no later try ends otherwise;
+    so does a torn checkpoint (`TornCheckpoint`) once nobody writes another.
     """
     age = Age(max_age_s, reporter, clock)
     pause = min(WATCH_S, max_age_s / 4)
-    outlook, told = Outlook(), False
+    outlook, told, troubled = Outlook(), False, ""
     while True:
         try:
             with connect_run(folder) as remote:
                 while True:
                     began = clock()
                     with age.watched(pause):
-                        fetched = fetch_over(remote, folder, config, timeline)
+                        fetched = fetch_over(remote, folder, config, timeline, everything=everything)
                     age.proven(began)
+                    troubled = ""
                     interrupted = fetched.session.state == "interrupted"
                     if interrupted and not told:
                         reporter.emit(Note("the training was interrupted; it is waited for"))
@@ -151,12 +166,26 @@ def watch(
                     if not running and not (interrupted and _goes_on(remote, folder, config, outlook)):
                         return fetched
                     sleep(pause)
-        except (HostKeyMismatch, AuthenticationFailed):
+        except (HostKeyMismatch, AuthenticationFailed, EndedError):
             raise
         except (ConnectError, TransferError) as error:
-            reporter.emit(Note(f"{error.message}; trying again", level="warning"))
+            if isinstance(error, TornCheckpoint) and _is_over(folder, config, outlook):
+                raise
+            if error.message != troubled:
+                reporter.emit(Note(f"{error.message}; trying again", level="warning"))
+            troubled = error.message
             age.look()
             sleep(pause)
+
+
+def _is_over(folder: RunFolder, config: Config, outlook: Outlook) -> bool:
+    """Whether nothing trains on the machine, and nothing will."""
+    try:
+        with connect_run(folder) as remote:
+            status = training.status(remote, layout_on(remote, folder), config)
+    except ConnectError:
+        return False
+    return status is None or (status.session.state != "running" and outlook.over(status))
 
 
 def _goes_on(remote: Remote, folder: RunFolder, config: Config, outlook: Outlook) -> bool:
@@ -274,7 +303,7 @@ def _fetch_session(
             timeline.reporter,
             kind=config.train.kind,
             project=layout.project,
-            outputs=config.train.outputs if config.train.kind == "script" else (),
+            outputs=config.train.patterns,
             everything=everything,
         )
         moved = [a for a in artifacts if a.fetched]
