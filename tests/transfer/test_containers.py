@@ -28,6 +28,23 @@ def make_pt(path: Path, size: int = 20_000, seed: int = 0) -> Path:
     return path
 
 
+def make_script(path: Path) -> Path:
+    """Write a zip laid out as TorchScript does: stored tensors of version 0, deflated code of version 20."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("data.pkl", "code/a.py", "code/a.py.debug_pkl", "data/0", "data/1", "version"):
+            method = zipfile.ZIP_DEFLATED if name.startswith("code/") else zipfile.ZIP_STORED
+            archive.writestr(zipfile.ZipInfo(f"script/{name}"), name.encode() * 50, method)
+    with zipfile.ZipFile(path) as archive:
+        members, position = archive.infolist(), archive.start_dir
+    raw = bytearray(path.read_bytes())
+    for member in members:
+        needed = 20 if member.compress_type else 0
+        raw[member.header_offset + 4] = raw[position + 6] = needed
+        position += 46 + len(member.filename)
+    path.write_bytes(raw)
+    return path
+
+
 def make_safetensors(path: Path) -> Path:
     header = {
         "__metadata__": {"a": "b"},
@@ -71,6 +88,19 @@ def test_flipped_bytes(tmp_path: Path) -> None:
         begin + 10 + chance.randrange(size - 20) for begin, size in spans if size > 30 for _ in range(10)
     ]
     for offset in offsets:
+        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0x55]) + whole[offset + 1 :])
+        with pytest.raises(TornCheckpoint):
+            prove(path)
+
+
+def test_script_is_whole_and_its_directory_is_compared(tmp_path: Path) -> None:
+    """Members of two methods need two versions; any other byte of the directory's is wrong as ever."""
+    path = make_script(tmp_path / "script.pt")
+    assert prove(path) == "zip"
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        start = archive.start_dir
+    for offset in range(start, len(whole)):
         path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0x55]) + whole[offset + 1 :])
         with pytest.raises(TornCheckpoint):
             prove(path)
