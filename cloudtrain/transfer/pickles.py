@@ -8,11 +8,12 @@ is looked for. What is not understood counts as whole: a good file must never be
 
 from __future__ import annotations
 
+import os
 import pickletools
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """How torch's magic number ends as a pickle, of any protocol from 2 on."""
@@ -99,10 +100,26 @@ class _Seen:
         self._row.append(None)
 
 
+class _Bounded:
+    """A file of which nobody is given room for more than it holds: a wrong length may say anything."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+        self.readline, self.tell = file.readline, file.tell
+
+    def read(self, length: int) -> bytes:
+        """Return so many bytes; none, at the end of the file, when it has fewer."""
+        if length > self._size - self._file.tell():
+            self._file.seek(0, os.SEEK_END)
+            return b""
+        return self._file.read(length)
+
+
 def _walk(file: IO[bytes], seen: _Seen) -> str:
     """Read one pickle to its end; return why that failed."""
     try:
-        for opcode, arg, _ in pickletools.genops(file):
+        for opcode, arg, _ in pickletools.genops(cast("IO[bytes]", _Bounded(file))):
             seen.take(opcode.name, arg)
     except (ValueError, OverflowError, IndexError, struct.error) as error:
         return str(error)

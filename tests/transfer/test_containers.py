@@ -166,6 +166,59 @@ def test_pickles_that_nobody_can_tell_are_taken(tmp_path: Path) -> None:
     assert prove(tmp_path / "two.pt") == "pickle"
 
 
+LONG = b"\x80\x04\x8e" + (1 << 62).to_bytes(8, "little") + b"x" * 50
+
+
+@pytest.mark.parametrize("raw", [LONG, pickle.dumps(0x1950A86A20F9469CFC6C, 2) + LONG])
+def test_pickle_that_promises_more_than_there_is(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "a.pt").write_bytes(raw)
+    with pytest.raises(TornCheckpoint, match="does not end"):
+        prove(tmp_path / "a.pt")
+
+
+def refused(path: Path, offsets: range) -> int:
+    """Return at how many offsets a flipped byte has the file refused."""
+    whole, count = path.read_bytes(), 0
+    for offset in offsets:
+        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0xFF]) + whole[offset + 1 :])
+        try:
+            prove(path)
+        except TornCheckpoint:
+            count += 1
+    return count
+
+
+def test_legacy_with_any_byte_flipped_is_judged(tmp_path: Path) -> None:
+    """Whatever a flipped byte makes of a length, the answer is one of the two."""
+    path = make_legacy(tmp_path / "a.pt")
+    assert refused(path, range(path.stat().st_size)) > 100
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"[" * 200_000, b'{"a":{"data_offsets":[0,Infinity]}}', b'{"a":{"data_offsets":[0,NaN]}}', b"\xff\xfe"],
+)
+def test_safetensors_whose_header_is_nonsense(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "a.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw)
+    with pytest.raises(TornCheckpoint):
+        prove(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressed_members_with_flipped_bytes(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a/x", b"y" * 5000)
+    assert refused(path, range(33, 53)) > 10  # lzma says there, too, what memory it may use
+
+
+def test_a_disk_that_fails_tears_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        prove(tmp_path / "a.pt")
+    with pytest.raises(IsADirectoryError):
+        prove(tmp_path, "a.pt")
+
+
 def test_every_file_that_torch_writes(tmp_path: Path) -> None:
     """In its older format, by every protocol and of every type; without its last byte none."""
     torch = pytest.importorskip("torch")
