@@ -106,6 +106,35 @@ def test_script_is_whole_and_its_directory_is_compared(tmp_path: Path) -> None:
             prove(path)
 
 
+def drop_sums(path: Path, count: int) -> Path:
+    """Write 0 for the CRC of an archive's first members, as PyTorch does when told to compute none."""
+    with zipfile.ZipFile(path) as archive:
+        members, position = archive.infolist(), archive.start_dir
+    raw = bytearray(path.read_bytes())
+    for member in members[:count]:
+        raw[member.header_offset + 14 : member.header_offset + 18] = raw[position + 16 : position + 20] = (
+            bytes(4)
+        )
+        position += 46 + len(member.filename)
+    path.write_bytes(raw)
+    return path
+
+
+def test_without_sums(tmp_path: Path) -> None:
+    """PyTorch can leave out all CRCs: then only standing still speaks. Fewer than all is damage."""
+    whole = drop_sums(make_pt(tmp_path / "a.pt"), 6).read_bytes()
+    assert prove(tmp_path / "a.pt") == "still"
+    for offset in (0, 40, len(whole) // 2, len(whole) - 100, len(whole) - 1):
+        (tmp_path / "a.pt").write_bytes(whole[:offset])
+        with pytest.raises(TornCheckpoint):
+            prove(tmp_path / "a.pt")
+    for count in range(1, 6):
+        with pytest.raises(TornCheckpoint):
+            prove(drop_sums(make_pt(tmp_path / "a.pt"), count))
+    with pytest.raises(TornCheckpoint):  # TorchScript compresses, and then it writes sums
+        prove(drop_sums(make_script(tmp_path / "a.pt"), 6))
+
+
 def test_garbage(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / "a.pt").write_bytes(b"PK\x03\x04" + os.urandom(number * 50))
