@@ -4,7 +4,7 @@ A pickle runs code when it is loaded, and a machine that trained other people's
 code must not run any here. PyTorch writes zip archives: the directory is at the
 very end, and every member has a CRC-32, so reading all of it proves every byte
 that a loader would read; the directory is compared with what it lists. safetensors says in its header how long the file must
-be. A pickle, as PyTorch wrote them before, is walked to its end without running it. For anything
+be, HDF5 where it ends. A pickle, as PyTorch wrote them before, is walked to its end without running it. For anything
 else only its hash, and its standing still, can speak. What a file is its first bytes tell before its name.
 """
 
@@ -12,18 +12,23 @@ from __future__ import annotations
 
 import errno
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from cloudtrain.errors import TornCheckpoint
-from cloudtrain.transfer.pickles import is_torch_pickle, missing
+from cloudtrain.transfer.hdf5 import SIGNATURE, shortfall
+from cloudtrain.transfer.pickles import is_pickle, missing
 from cloudtrain.transfer.zipdirectory import disagreement, is_torch
 
 Proof = Literal["zip", "safetensors", "pickle", "still"]
 CHECKPOINTS = (".pt", ".pth", ".pth.tar", ".ckpt", ".safetensors", ".onnx", ".bin", ".h5", ".keras", ".npz")
-ZIPPED = (".pt", ".pth", ".ckpt", ".keras", ".npz")
+ZIPPED = (".pt", ".pth", ".pth.tar", ".ckpt", ".keras", ".npz")
 PICKLED = (".pt", ".pth", ".pth.tar", ".ckpt")
+ZIP = b"PK\x03\x04"
+HEAD = 4096
+"""How much of a file's beginning is looked at, in bytes."""
 HEADER_LIMIT = 100_000_000
 """The longest header that the safetensors format allows, in bytes."""
 
@@ -56,18 +61,34 @@ def _prove(path: Path, name: str) -> Proof:
     if size == 0:
         raise TornCheckpoint(f"`{path.name}` is empty")
     with path.open("rb") as file:
-        start = file.read(32)
+        start = file.read(HEAD)
+    if wrong := _broken_head(start, name):
+        raise TornCheckpoint(f"`{path.name}` is not whole: {wrong}")
     if name.endswith(".safetensors"):
         _prove_safetensors(path, size)
         return "safetensors"
-    if is_torch_pickle(start) or (name.endswith(PICKLED) and start[:1] == b"\x80"):
-        if what := missing(path):
+    pickled = is_pickle(start) or (name.endswith(PICKLED) and start[:1] == b"\x80")
+    if pickled or start.startswith(SIGNATURE):
+        if what := missing(path) if pickled else shortfall(start, size):
             raise TornCheckpoint(f"`{path.name}` is not whole: {what}")
-        return "pickle"
-    other = start.startswith((b"\x80", b"\x89HDF"))
-    if start.startswith(b"PK\x03\x04") or (name.endswith(ZIPPED) and not other):
-        return _prove_zip(path)
-    return "still"
+        return "pickle" if pickled else "still"
+    return _prove_zip(path) if start.startswith(ZIP) or _must_be_zip(path, name, start) else "still"
+
+
+def _broken_head(start: bytes, name: str) -> str:
+    """Return what is wrong with a file's first bytes whatever it is, "" when nothing is."""
+    if is_checkpoint(name) and not start.strip(b"\0"):
+        return "it begins with zeros alone"  # a machine that loses power leaves files of their length so
+    if any(start != magic and magic.startswith(start) for magic in (ZIP, SIGNATURE, b"\x80\x02")):
+        return "it ends in its first bytes"
+    return ""
+
+
+def _must_be_zip(path: Path, name: str, start: bytes) -> bool:
+    """Whether a file that begins like nothing known can only be a broken archive."""
+    if not name.endswith(ZIPPED) or start[:1] == b"\x80":
+        return False
+    return not (name.endswith(".tar") and tarfile.is_tarfile(path))  # it may be what it is called
 
 
 def _prove_zip(path: Path) -> Proof:

@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import struct
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.errors import TornCheckpoint
-from cloudtrain.transfer.containers import is_checkpoint, prove
+from cloudtrain.transfer.containers import CHECKPOINTS, is_checkpoint, prove
 
 
 def make_pt(path: Path, size: int = 20_000, seed: int = 0) -> Path:
@@ -246,6 +247,98 @@ def test_a_disk_that_fails_tears_nothing(tmp_path: Path) -> None:
         prove(tmp_path / "a.pt")
     with pytest.raises(IsADirectoryError):
         prove(tmp_path, "a.pt")
+
+
+@pytest.mark.parametrize("suffix", CHECKPOINTS)
+def test_zeros(tmp_path: Path, suffix: str) -> None:
+    """What a machine that lost its power leaves: all of a file's length, and nothing in it."""
+    path = tmp_path / f"a{suffix}"
+    for raw in (bytes(1), bytes(5000), bytes(4096) + b"x" * 1000):
+        path.write_bytes(raw)
+        with pytest.raises(TornCheckpoint):
+            prove(path)
+
+
+@pytest.mark.parametrize("suffix", CHECKPOINTS)
+def test_cut_in_the_first_bytes(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    legacy = make_legacy(tmp_path / "legacy").read_bytes()
+    for raw in (b"PK\x03\x04", b"\x80", b"\x89HDF\r\n\x1a\n", legacy[:41]):
+        for length in range(1, len(raw)):
+            path.write_bytes(raw[:length])
+            with pytest.raises(TornCheckpoint):
+                prove(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [("best.pth.tar", make_pt), ("a.bin", make_pt), ("a.bin", make_legacy)]
+)
+def test_cut_anywhere(tmp_path: Path, name: str, make: Callable[[Path], Path]) -> None:
+    whole = make(tmp_path / name).read_bytes()
+    for offset in [*range(60), *range(60, len(whole), 97)]:
+        (tmp_path / name).write_bytes(whole[:offset])
+        with pytest.raises(TornCheckpoint):
+            prove(tmp_path / name)
+
+
+def test_pth_tar_is_judged_like_pt(tmp_path: Path) -> None:
+    """Unless it is what it is called."""
+    path = tmp_path / "a.pth.tar"
+    path.write_bytes(b"neither" * 1000)
+    with pytest.raises(TornCheckpoint):
+        prove(path)
+    for mode in ("w", "w:gz"):
+        with tarfile.open(path, mode) as archive:
+            archive.add(make_pt(tmp_path / "a.pt"))
+        assert prove(path) == "still"
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_pickles_called_bin(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "a.bin"
+    whole = pickle.dumps({"epoch": 1, "weights": b"x" * 100}, protocol)
+    path.write_bytes(whole)
+    assert prove(path) == "pickle"
+    for offset in range(len(whole)):
+        path.write_bytes(whole[:offset])
+        with pytest.raises(TornCheckpoint):
+            prove(path)
+
+
+def make_hdf5(version: int, width: int, size: int) -> bytes:
+    """Write the beginning of an HDF5 file of `size` bytes, and random ones for what it holds."""
+    address = {8: "<Q", 4: "<L"}[width]
+    none = b"\xff" * width
+    head = bytes([version, 0, 0, 0, 0, width, width, 0, 4, 0, 16, 0, 0, 0, 0, 0]) + bytes(4 * version)
+    if version > 1:
+        head = bytes([version, width, width, 0])
+    addresses = struct.pack(address, 0) + none + struct.pack(address, size)
+    head = b"\x89HDF\r\n\x1a\n" + head + addresses
+    return head + random.Random(1).randbytes(size - len(head))
+
+
+@pytest.mark.parametrize("version", [0, 1, 2, 3])
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("name", ["a.h5", "a.hdf5", "a.keras"])
+def test_hdf5_shorter_than_it_says(tmp_path: Path, version: int, width: int, name: str) -> None:
+    whole = make_hdf5(version, width, 3000)
+    path = tmp_path / name
+    for good in (whole, whole + b"more"):
+        path.write_bytes(good)
+        assert prove(path) == "still"
+    for offset in [*range(100), 1500, 2999]:
+        path.write_bytes(whole[:offset])
+        with pytest.raises(TornCheckpoint):
+            prove(path)
+
+
+def test_hdf5_that_nobody_can_tell(tmp_path: Path) -> None:
+    """A version to come is taken; addresses of no length are damage."""
+    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n\x04" + bytes(20))
+    assert prove(tmp_path / "a.h5") == "still"
+    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with pytest.raises(TornCheckpoint):
+        prove(tmp_path / "a.h5")
 
 
 def test_every_file_that_torch_writes(tmp_path: Path) -> None:
