@@ -3,9 +3,10 @@
 A pickle runs code when it is loaded, and a machine that trained other people's
 code must not run any here. PyTorch writes zip archives: the directory is at the
 very end, and every member has a CRC-32, so reading all of it proves every byte
-that a loader would read; the directory is compared with what it lists. safetensors says in its header how long the file must
-be, HDF5 where it ends. A pickle, as PyTorch wrote them before, is walked to its end without running it. For anything
-else only its hash, and its standing still, can speak. What a file is its first bytes tell before its name.
+that a loader would read; the directory is compared with what it lists. safetensors
+says in its header how long the file must be, HDF5 where it ends. A pickle, as PyTorch
+wrote them before, is walked to its end without running it. For anything else only its
+hash, and its standing still, can speak. What a file is its first bytes tell before its name.
 """
 
 from __future__ import annotations
