@@ -8,14 +8,17 @@ is looked for. What is not understood counts as whole: a good file must never be
 
 from __future__ import annotations
 
+import os
 import pickletools
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """How torch's magic number ends as a pickle, of any protocol from 2 on."""
+PLAIN = (b"}q\0", b"]q\0", b"ccollections\nOrderedDict\nq\0")
+"""How a pickle of a dict or a list goes on after its protocol, 2 or 3."""
 ELEMENT = {
     **dict.fromkeys(("Byte", "Char", "Bool", "QInt8", "QUInt8", "Untyped"), 1),
     **dict.fromkeys(("Short", "Half", "BFloat16"), 2),
@@ -29,6 +32,17 @@ ELEMENT = {
 def is_torch_pickle(start: bytes) -> bool:
     """Whether a file that begins so is of torch's older format."""
     return start[:1] == b"\x80" and MAGIC in start[:32]
+
+
+def is_pickle(start: bytes) -> bool:
+    """Whether a file that begins so can hardly be anything but a pickle, whatever it is called.
+
+    All of a file of less than 32 bytes may be the beginning of torch's magic number.
+    """
+    if start[:1] != b"\x80" or start[1:2] not in (b"\2", b"\3", b"\4", b"\5"):
+        return False
+    framed = start[1] > 3 and start[2:3] == b"\x95" and start[8:11] == bytes(3)
+    return len(start) < 32 or framed or start[2:].startswith(PLAIN) or is_torch_pickle(start)
 
 
 def missing(path: Path) -> str:
@@ -99,10 +113,26 @@ class _Seen:
         self._row.append(None)
 
 
+class _Bounded:
+    """A file of which nobody is given room for more than it holds: a wrong length may say anything."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+        self.readline, self.tell = file.readline, file.tell
+
+    def read(self, length: int) -> bytes:
+        """Return so many bytes; none, at the end of the file, when it has fewer."""
+        if length > self._size - self._file.tell():
+            self._file.seek(0, os.SEEK_END)
+            return b""
+        return self._file.read(length)
+
+
 def _walk(file: IO[bytes], seen: _Seen) -> str:
     """Read one pickle to its end; return why that failed."""
     try:
-        for opcode, arg, _ in pickletools.genops(file):
+        for opcode, arg, _ in pickletools.genops(cast("IO[bytes]", _Bounded(file))):
             seen.take(opcode.name, arg)
     except (ValueError, OverflowError, IndexError, struct.error) as error:
         return str(error)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,9 +29,11 @@ class Row:
 
 
 def parse_results(text: str, kind: Kind) -> tuple[Row, ...]:
-    """Return the last row of each epoch, in order. Cells that are no number are left out."""
-    whole = text[: text.rfind("\n") + 1]
-    table = csv.reader(io.StringIO(whole))
+    """Return the last row of each epoch, in order. Cells that are no number are left out.
+
+    So are lines that cannot be read, and rows whose epoch is none (nan, infinite).
+    """
+    table = _lines(text[: text.rfind("\n") + 1])
     names = [name.strip() for name in next(table, list[str]())]
     rows: dict[int, Row] = {}
     for cells in table:
@@ -38,12 +42,23 @@ def parse_results(text: str, kind: Kind) -> tuple[Row, ...]:
             for name, cell in zip(names, cells, strict=False)
             if (number := _number(cell)) is not None
         }
-        if len(cells) != len(names) or "epoch" not in values:
+        if len(cells) != len(names) or not math.isfinite(values.get("epoch", math.nan)):
             continue
         epoch = int(values.pop("epoch")) + (1 if kind == "yolov5" else 0)
         values.pop("time", None)
         rows[epoch] = Row(epoch, values)
     return tuple(rows[epoch] for epoch in sorted(rows))
+
+
+def _lines(text: str) -> Iterator[list[str]]:
+    table = csv.reader(io.StringIO(text))
+    while True:
+        try:
+            yield next(table)
+        except csv.Error:  # a script writes what it likes: a cell may be longer than csv reads
+            continue
+        except StopIteration:
+            return
 
 
 def best_row(rows: tuple[Row, ...], kind: Kind) -> Row | None:

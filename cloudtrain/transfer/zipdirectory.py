@@ -33,12 +33,24 @@ def disagreement(path: Path, archive: zipfile.ZipFile) -> str:
             if wrong := _member(file, member):
                 return wrong
             position += _CENTRAL.size + fields[10] + fields[11] + fields[12]
-    if len(members) > 2 and any(member.filename.endswith("/data.pkl") for member in members):
-        # PyTorch writes all members in one way: versions, flags, disk, attributes, comment.
-        for index in (0, 1, 3, 11, 12, 13, 14):
-            if len({entry[index] for entry in entries}) > 1:
-                return "an entry of its directory is unlike the others"
+    if is_torch(members) and _mixed(entries):
+        return "an entry of its directory is unlike the others"
     return _end(directory[position:], len(members), archive.start_dir, position)
+
+
+def is_torch(members: list[zipfile.ZipInfo]) -> bool:
+    """Whether PyTorch wrote an archive of these members."""
+    return len(members) > 2 and any(member.filename.endswith("/data.pkl") for member in members)
+
+
+def _mixed(entries: list[tuple[int, ...]]) -> bool:
+    """Whether entries differ in what PyTorch writes in one way: version, disk, attributes, comment.
+
+    The version needed follows from the method: TorchScript deflates its code and stores its tensors.
+    """
+    if any(len({entry[index] for entry in entries}) > 1 for index in (0, 11, 12, 13, 14)):
+        return True
+    return len({(entry[1], entry[3]) for entry in entries}) > len({entry[3] for entry in entries})
 
 
 def _member(file: IO[bytes], member: zipfile.ZipInfo) -> str:

@@ -32,6 +32,17 @@ def test_repeated_and_torn_rows() -> None:
     assert parse_results("rubbish\n\n1,2\n", "yolo") == ()
 
 
+def test_what_cannot_be_read_is_left_out() -> None:
+    """A cell that is longer than csv reads, an epoch that is none: the other rows count."""
+    long = "x" * 150_000
+    rows = parse_results(f"epoch,loss\n1,0.5\n{long},1\n2,{long}\n3,0.4\n", "script")
+    assert [(row.epoch, row.metrics) for row in rows] == [(1, {"loss": 0.5}), (3, {"loss": 0.4})]
+    assert parse_results(f"question,answer\nq,{long}\n", "script") == ()
+    assert parse_results(f"question,{long}\nq,1\n", "script") == ()
+    rows = parse_results("epoch,loss\nnan,1\ninf,2\n-inf,3\n1e999,4\n5,nan\na\rb,1\n6,0.1\n", "script")
+    assert [row.epoch for row in rows] == [5, 6]
+
+
 def test_best_is_what_the_trainer_means() -> None:
     text = "1,1,1,0.9,0.40\n2,2,1,0.1,0.42\n3,3,1,0.1,0.42\n4,4,1,0.1,0.1\n"
     rows = parse_results(YOLO + text, "yolo")
