@@ -16,7 +16,8 @@ from cloudtrain.errors import TransferError
 
 NAME = ".index.json"
 TORN = ".torn.json"
-"""Checkpoints that were never whole, as they were listed: name to path, size and time on the machine."""
+"""Checkpoints that were never whole, as they were listed: name to path, size and time on the machine,
+and the name of the secured copy that stands in for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,14 @@ class Index:
         record = self.record(name)
         return record is not None and (record.remote, record.size, record.mtime) == (remote, size, mtime)
 
-    def refuse(self, name: str, remote: str, size: int, mtime: str) -> None:
-        """Remember a checkpoint that is torn on the machine and stands still."""
-        self._torn[name] = [remote, str(size), mtime]
+    def refuse(self, name: str, remote: str, size: int, mtime: str, copy: str) -> None:
+        """Remember a checkpoint that is torn on the machine and stands still, and whose `copy` is here."""
+        self._torn[name] = [remote, str(size), mtime, copy]
 
     def torn(self, name: str, remote: str, size: int, mtime: str) -> bool:
-        """Whether exactly this file of the machine was found torn."""
-        return self._torn.get(name) == [remote, str(size), mtime]
+        """Whether exactly this file of the machine was found torn, and its own copy is here."""
+        said = self._torn.get(name, [])
+        return len(said) == 4 and said[:3] == [remote, str(size), mtime] and self.record(said[3]) is not None
 
     def rewrite(self, name: str) -> None:
         """Remember that the copy here is no beginning of the machine's file, until another is accepted."""
@@ -70,10 +72,6 @@ class Index:
     def begins(self, name: str) -> bool:
         """Whether the copy here may be the beginning of a file that grows."""
         return name not in self._rewritten
-
-    def any_secured(self) -> bool:
-        """Whether a secured copy is here, proven."""
-        return any(name.startswith("secured/") and self.record(name) for name in self._records)
 
     def accept(self, name: str, record: Record) -> None:
         """Remember a file that was proven and renamed into place."""

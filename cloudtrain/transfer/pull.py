@@ -7,18 +7,18 @@ Nothing is unpickled: epoch and metrics come from results.csv.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from cloudtrain.errors import CloudtrainError, TornCheckpoint, TransferError
 from cloudtrain.events import Note, Reporter
 from cloudtrain.models.training import Artifact
 from cloudtrain.ssh.remote import Remote
+from cloudtrain.transfer import secured
 from cloudtrain.transfer.earlier import settle
 from cloudtrain.transfer.fetch import Fetch
 from cloudtrain.transfer.index import Index
@@ -102,7 +102,7 @@ def newest_unproven(
     found = list_files(remote, Wanted(run_dir, log, kind, project, outputs, everything=False))
     left = [one for one in found if one.weights and not _at_home(one, index, set())]
     # What was cut off for ever has a whole copy from just before, which is here.
-    if not finished and index.any_secured():
+    if not finished:
         left = [one for one in left if not index.torn(one.name, one.remote, one.size, one.mtime)]
     return tuple(one.remote for one in left)
 
@@ -121,41 +121,35 @@ def _secured_instead(
     torn = [one for one in found if one.weights and one in refused]
     if not torn or not wanted.log:
         return ()
-    session = PurePosixPath(wanted.log).parent
-    folder = str(session.parent.parent / "secured" / session.name)
-    listed = list_files(remote, replace(wanted, secured=folder))
-    copies = [one for one in listed if one.name.startswith("secured/") and one.weights]
-    names: set[str] = set()
-    for one in torn:
-        # YOLO writes `best` in the same breath as `last`, and only `last` is secured.
-        name = PurePosixPath(one.name).name if wanted.kind == "script" else "last.pt"
-        own = [copy.name for copy in copies if copy.name.endswith(f"-{name}")]
-        if own:
-            index.refuse(one.name, one.remote, one.size, one.mtime)
-            names |= {own[-1], f"{own[-1]}.json"}  # they are numbered
-    chosen = tuple(one for one in listed if one.name in names)
-    came = _fetch_all(
-        remote,
-        tuple(one for one in chosen if not _at_home(one, index, fetched)),
-        destination,
-        index,
-        reporter,
-    )
-    fetched |= came
-    for one in chosen:
-        if one.weights:
-            _describe_copy(one.name, destination, index)
-    return chosen
+    listed = list_files(remote, replace(wanted, secured=secured.folder_of(wanted.log)))
+    copies = {one: secured.named(listed, secured.standing_for(one, wanted)) for one in torn}
+    names = {copy.name for some in copies.values() for copy in some}
+
+    def bring(wanted_names: set[str]) -> None:
+        todo = (one for one in listed if one.name in wanted_names and not _at_home(one, index, fetched))
+        fetched.update(_fetch_all(remote, tuple(todo), destination, index, reporter))
+
+    bring({f"{name}.json" for name in names})
+    known = {name: secured.sidecar(destination, name) for name in names if index.record(f"{name}.json")}
+    sources = {name: secured.source_in(said) for name, said in known.items()}
+    own = {
+        one: secured.own_copy(secured.standing_for(one, wanted), copies[one], sources, found, wanted.log)
+        for one in torn
+    }
+    chosen = {copy.name for copy in own.values() if copy is not None}
+    bring(chosen)
+    for one, copy in own.items():
+        if copy is not None and _at_home(copy, index, fetched):
+            index.refuse(one.name, one.remote, one.size, one.mtime, copy.name)
+            _describe_copy(copy.name, known.get(copy.name, {}), index)
+    return tuple(one for one in listed if one.name.removesuffix(".json") in chosen)
 
 
-def _describe_copy(name: str, destination: Path, index: Index) -> None:
+def _describe_copy(name: str, known: dict[str, Any], index: Index) -> None:
     """Note a secured copy's epoch and metrics, which its sidecar says."""
-    try:
-        known = json.loads((destination / f"{name}.json").read_text())
-    except (OSError, ValueError):
-        return
-    if index.record(name) is not None:
-        index.describe(name, known.get("epoch"), known.get("metrics") or {})
+    epoch, metrics = known.get("epoch"), known.get("metrics")
+    if known and index.record(name) is not None:
+        index.describe(name, epoch if isinstance(epoch, int) else None, metrics or {})
 
 
 @contextmanager

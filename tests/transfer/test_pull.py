@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -437,6 +438,65 @@ def test_a_checkpoint_torn_for_ever_has_its_secured_copy_brought_home(
     assert unproven() == ()
     (trainer.run / "weights" / "last.pt").touch()  # somebody writes it after all
     assert unproven() == (str(trainer.run / "weights" / "last.pt"),)
+
+
+SCRIPT = ("**/*.pt",)
+
+
+def left_by(line: Remote, trainer: Trainer, home: Path) -> set[str]:
+    """What of a script's checkpoints is not proven at home, below its project."""
+    project, log = str(trainer.project), str(trainer.log)
+    left = newest_unproven(
+        line, str(trainer.run), home, kind="script", project=project, outputs=SCRIPT, log=log
+    )
+    return {path.removeprefix(f"{project}/") for path in left}
+
+
+@pytest.mark.parametrize(
+    ("sources", "own"),
+    [
+        ({1: "{project}/G/last.pt", 2: "{project}/D/last.pt"}, {1}),
+        ({1: "/before/it/moved/project/G/last.pt", 2: "/before/it/moved/project/D/last.pt"}, {1}),
+        ({2: "{project}/D/last.pt"}, set[int]()),
+        ({1: "", 2: "{project}/D/last.pt"}, set[int]()),
+    ],
+)
+def test_only_its_own_secured_copy_stands_in_for_a_torn_checkpoint(
+    line: Remote, trainer: Trainer, home: Path, sources: dict[int, str], own: set[int]
+) -> None:
+    """Two checkpoints of one name: the sidecar tells whose a copy is, and one that tells nothing is nobody's."""
+    secured = trainer.root / "secured" / "001"
+    secured.mkdir(parents=True)
+    for number, name in ((1, "G"), (2, "D")):
+        (trainer.project / name).mkdir()
+        make_pt(trainer.project / name / "last.pt", seed=number)
+    make_pt(trainer.project / "my-last.pt", seed=3)
+    for number, source in sources.items():
+        make_pt(secured / f"0000{number}-last.pt", seed=number)
+        said = {"source": source.format(project=trainer.project), "epoch": number}
+        (secured / f"0000{number}-last.pt.json").write_text(json.dumps(said) if source else "no JSON")
+    os.truncate(trainer.project / "G" / "last.pt", 900)
+    came = fetch(line, trainer, home, kind="script", outputs=SCRIPT)
+    copies = {name for name in came if name.startswith("secured/") and name.endswith(".pt")}
+    assert copies == {f"secured/0000{number}-last.pt" for number in own}
+    assert left_by(line, trainer, home) == (set() if own else {"G/last.pt"})
+    for name in copies:
+        (home / name).unlink()
+        assert left_by(line, trainer, home) == {"G/last.pt"}, "a copy that is gone covers nothing"
+
+
+def test_a_copy_of_a_longer_name_is_another_checkpoints(line: Remote, trainer: Trainer, home: Path) -> None:
+    secured = trainer.root / "secured" / "001"
+    secured.mkdir(parents=True)
+    make_pt(trainer.project / "my-last.pt", seed=1)
+    make_pt(secured / "00001-my-last.pt", seed=1)
+    (trainer.project / "last.pt").write_bytes(make_pt(home.with_name("x.pt"), seed=2).read_bytes()[:900])
+    came = fetch(line, trainer, home, kind="script", outputs=SCRIPT)
+    assert not [name for name in came if name.startswith("secured/")]
+    assert left_by(line, trainer, home) == {"last.pt"}
+    make_pt(secured / "00002-last.pt", seed=2)  # without a sidecar, and one checkpoint of its name
+    assert "secured/00002-last.pt" in fetch(line, trainer, home, kind="script", outputs=SCRIPT)
+    assert left_by(line, trainer, home) == set()
 
 
 def test_links_of_a_script_come_home(line: Remote, trainer: Trainer, home: Path) -> None:
