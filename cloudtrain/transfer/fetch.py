@@ -178,6 +178,8 @@ def accept(remote: Remote, parts: list[Part], destination: Path, index: Index) -
     by_path = {part.found.remote: part for part in parts}
     accepted: set[str] = set()
     for record in exchange(remote, script("pull-verify"), feed=feed).split(b"\0")[:-1]:
+        if not record:
+            continue  # a sign of life
         sha256, size, mtime, path = os.fsdecode(record).split(" ", 3)
         part = by_path.get(path)
         if part is not None and own[path] == sha256 and _whole(part, int(size), mtime):

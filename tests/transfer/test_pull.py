@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -25,7 +26,8 @@ from cloudtrain.transfer.fetch import Fetch
 from cloudtrain.transfer.index import Index, Record, stamp
 from cloudtrain.transfer.listing import Found
 from cloudtrain.transfer.pull import newest_unproven, pull
-from cloudtrain.transfer.wire import Meter
+from cloudtrain.transfer.scripts import script
+from cloudtrain.transfer.wire import Meter, exchange
 from tests.support.sshd import Sshd
 from tests.transfer.conftest import Seen
 from tests.transfer.test_containers import make_pt
@@ -497,6 +499,45 @@ def test_a_copy_of_a_longer_name_is_another_checkpoints(line: Remote, trainer: T
     make_pt(secured / "00002-last.pt", seed=2)  # without a sidecar, and one checkpoint of its name
     assert "secured/00002-last.pt" in fetch(line, trainer, home, kind="script", outputs=SCRIPT)
     assert left_by(line, trainer, home) == set()
+
+
+def test_names_that_are_ours_hide_no_file_of_the_run(line: Remote, trainer: Trainer, home: Path) -> None:
+    """A script may write to its run folder what our own places at home are called."""
+    make_pt(trainer.project / "best.pt", seed=1)
+    mine = {"train.log": b"its own", "outputs/best.pt": b"", "secured": b"a", "earlier": b"b"}
+    mine |= dict.fromkeys((".parts", ".fetch.lock", ".index.json", ".torn.json"), b"[]")
+    mine |= {"run/train.log": b"deeper", "run/usual.txt": b"usual", "sub/train.log": b"usual"}
+    for name, data in mine.items():
+        (trainer.run / name).parent.mkdir(exist_ok=True)
+        (trainer.run / name).write_bytes(data)
+    make_pt(trainer.run / "outputs" / "best.pt", seed=2)
+    for _ in range(2):
+        came = fetch(line, trainer, home, kind="script", outputs=("*.pt",))
+        assert {"run/usual.txt", "sub/train.log", "other.bin"} <= set(came)
+        for name in mine:
+            at = name if name in ("run/usual.txt", "sub/train.log") else f"run/{name}"
+            assert (home / at).read_bytes() == (trainer.run / name).read_bytes()
+        assert (home / "train.log").read_bytes() == trainer.log.read_bytes()
+        assert (home / "outputs" / "best.pt").read_bytes() == (trainer.project / "best.pt").read_bytes()
+    again = fetch(line, trainer, home, kind="script", outputs=("*.pt",))
+    assert not any(one.fetched for one in again.values())
+
+
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_a_hash_may_take_longer_than_the_line_may_be_silent(machine: Sshd) -> None:
+    machine.bring({"sha256sum": 'sleep 2; exec /usr/bin/sha256sum "$@"'})
+    path = machine.home / "a b"
+    path.write_bytes(b"bytes")
+    with connect(machine.target) as line:
+        answer = exchange(
+            line, script("pull-verify"), "0.2", silence=0.9,
+            feed=lambda sink: sink.write(b"5\0%s\0" % os.fsencode(path) * 2),
+        )  # fmt: skip
+    records = [record for record in answer.split(b"\0") if record]
+    assert [record.split(b" ")[0].decode() for record in records] == [
+        hashlib.sha256(b"bytes").hexdigest()
+    ] * 2
+    assert records[0].split(b" ", 3)[3] == os.fsencode(path)
 
 
 def test_links_of_a_script_come_home(line: Remote, trainer: Trainer, home: Path) -> None:
