@@ -8,9 +8,11 @@ beat=${1:-30}
 export LC_ALL=C
 while IFS= read -r -d '' length && IFS= read -r -d '' path; do
   [ -f "$path" ] || continue
-  hash=
-  until IFS= read -r -t "$beat" -u 3 hash || [ $? -le 128 ]; do
+  hash='' some=''
+  until IFS= read -r -t "$beat" -u 3 some || [ $? -le 128 ]; do
+    hash+=$some # what came before the time was over does not come again
     printf '\0'
   done 3< <(head -c "$length" -- "$path" | sha256sum)
+  hash+=$some
   find -L "$path" -ignore_readdir_race -maxdepth 0 -printf "${hash%% *} %s %T@ %p\0"
 done
