@@ -25,6 +25,7 @@ from cloudtrain.transfer.index import Index
 from cloudtrain.transfer.listing import Found, Wanted, list_files
 from cloudtrain.transfer.parts import forget_others
 from cloudtrain.transfer.results import Row, best_row, parse_results
+from cloudtrain.transfer.room import cannot_write, writing
 from cloudtrain.transfer.wire import Meter
 
 ROUNDS = 4
@@ -53,7 +54,6 @@ def pull(
     accepted until then is kept. `pause` waits between tries, in seconds.
     """
     wanted = Wanted(run_dir, log, kind, project, outputs, everything)
-    destination.mkdir(parents=True, exist_ok=True)
     with _alone(destination):
         index = Index(destination)
         fetched: set[str] = set()
@@ -68,7 +68,9 @@ def pull(
             # One that grows was rewritten: the next round takes nothing from the copy here.
             refused = {one for one in todo if one.name not in came and not one.grows}
             plain = _describe(found, came | plain, destination, index, kind)
-            for said in settle(destination, index):
+            with writing(destination):
+                kept = settle(destination, index)
+            for said in kept:
                 reporter.emit(Note(said, "warning"))
             fetched |= came
             if all(one.name in fetched for one in todo):
@@ -77,7 +79,8 @@ def pull(
                 pause(0.25 * 2**number)
         found += _secured_instead(remote, wanted, found, refused, destination, index, reporter, fetched)
         index.save()
-        forget_others(destination, [])
+        with writing(destination):
+            forget_others(destination, [])
         _warn(found, fetched, index, reporter)
         return _artifacts(found, fetched, destination, index)
 
@@ -159,12 +162,15 @@ def _alone(destination: Path) -> Generator[None]:
 
     lock = FileLock(destination / ".fetch.lock")
     try:
+        destination.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=600)
     except Timeout as error:
         raise TransferError(
             f"another fetch to `{destination}` has not ended for ten minutes",
             hint="end the other cloudtrain, or wait for it",
         ) from error
+    except OSError as error:
+        raise cannot_write(error, destination) from error
     try:
         yield
     finally:
@@ -217,12 +223,18 @@ def _describe(
     text = (destination / table.name).read_bytes()[: table.size].decode("utf-8", "replace")
     rows = parse_results(text, kind)
     for one in found:
-        if one.name in came and one.kind in ("best", "last"):
+        if one.kind in ("best", "last") and (one.name in came or _untold(one, index)):
             # A row comes before its checkpoint: a file older than the table is not of the last row.
             row = _row_of(one, rows if float(one.mtime) >= float(table.mtime) else rows[:-1], kind)
             if row is not None:
                 index.describe(one.name, row.epoch, row.metrics)
     return set()
+
+
+def _untold(one: Found, index: Index) -> bool:
+    """Whether a fetch that was killed brought this checkpoint, and could not tell its epoch any more."""
+    record = index.record(one.name)
+    return record is not None and record.epoch is None and _at_home(one, index, set())
 
 
 def _row_of(one: Found, rows: tuple[Row, ...], kind: Literal["yolo", "yolov5", "script"]) -> Row | None:

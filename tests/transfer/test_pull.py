@@ -540,6 +540,82 @@ def test_a_hash_may_take_longer_than_the_line_may_be_silent(machine: Sshd) -> No
     assert records[0].split(b" ", 3)[3] == os.fsencode(path)
 
 
+def test_what_was_accepted_is_known_to_the_next_fetch_after_a_kill(
+    line: Remote, trainer: Trainer, home: Path
+) -> None:
+    """Nothing runs at the end of a process that is killed; what it had proven is not fetched again."""
+
+    trainer.epoch(1, 0.2)
+    for number in range(3):
+        (trainer.run / f"{number}.png").write_bytes(bytes(1_100_000))
+    files = tuple(
+        Found("other", str(path), path.name, path.stat().st_size, "1.0") for path in trainer.run.glob("*.png")
+    )
+    home.mkdir()
+    Fetch(line, home, Index(home), Meter(Silent(), "fetch", 0)).run(files)  # and no index is saved
+    again = Index(home)
+    for one in files:
+        record = again.record(one.name)
+        assert record is not None
+        assert (record.remote, record.size) == (one.remote, one.size)
+    (home / ".index.new").write_text((home / ".index.new").read_text() + '["torn.png", {"remo')
+    assert Index(home).record(files[0].name) is not None
+    again.describe(files[0].name, 7, {})
+    again.save()
+    assert not (home / ".index.new").exists()
+
+
+def test_a_checkpoint_that_a_killed_fetch_brought_is_described(
+    line: Remote, trainer: Trainer, home: Path
+) -> None:
+    trainer.epoch(1, 0.2)
+    fetch(line, trainer, home)
+    index = Index(home)
+    index.describe("weights/last.pt", None, {})
+    index.save()
+    came = fetch(line, trainer, home)["weights/last.pt"]
+    assert (came.fetched, came.epoch) == (False, 1)
+
+
+def test_one_file_that_the_disk_refuses_leaves_the_others_of_its_lot(
+    line: Remote, trainer: Trainer, home: Path
+) -> None:
+    trainer.epoch(1, 0.2)
+    (home / "weights" / "last.pt" / "x").mkdir(parents=True)
+    with pytest.raises(TransferError, match=r"last\.pt") as caught:
+        fetch(line, trainer, home)
+    assert "room" not in caught.value.hint
+    assert {"weights/best.pt", "results.csv", "args.yaml"} <= here(home)
+    (home / "weights" / "last.pt" / "x").rmdir()
+    (home / "weights" / "last.pt").rmdir()
+    came = fetch(line, trainer, home)
+    assert {name for name, one in came.items() if one.fetched} == {"weights/last.pt"}
+
+
+def test_a_lane_that_breaks_in_an_unknown_way_is_told(line: Remote, trainer: Trainer, home: Path) -> None:
+    trainer.epoch(1, 0.2)
+
+    class Odd:
+        def emit(self, event: Event) -> None:
+            raise ZeroDivisionError("odd")
+
+    home.mkdir()
+    path = trainer.run / "args.yaml"
+    found = Found("other", str(path), "args.yaml", path.stat().st_size, "1.0")
+    with pytest.raises(TransferError, match="ZeroDivisionError: odd"):
+        Fetch(line, home, Index(home), Meter(Odd(), "fetch", 0)).run((found,))
+
+
+def test_a_destination_that_cannot_be_is_told(line: Remote, trainer: Trainer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "x")
+    (tmp_path / "locked" / ".fetch.lock").mkdir(parents=True)
+    for name in ("file", "link", "locked"):
+        with pytest.raises(TransferError, match=f"cannot write below .*{name}") as caught:
+            fetch(line, trainer, tmp_path / name)
+        assert "move it away" in caught.value.hint
+
+
 def test_links_of_a_script_come_home(line: Remote, trainer: Trainer, home: Path) -> None:
     """A link counts as the file it leads to, and none leads out of the project and the run's folder."""
     secret = trainer.root / "secret.pt"
