@@ -13,7 +13,8 @@ import os
 import shlex
 import threading
 from collections import deque
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from cloudtrain.transfer.index import Index, Record, stamp
 from cloudtrain.transfer.lane import Command
 from cloudtrain.transfer.listing import Found
 from cloudtrain.transfer.parts import Part, Span, forget_others, part_of
+from cloudtrain.transfer.room import cannot_write, writing
 from cloudtrain.transfer.scripts import script
 from cloudtrain.transfer.wire import SILENCE_S, Meter, Sink, exchange
 
@@ -34,8 +36,18 @@ AHEAD = 2
 """Pieces that a lane has asked for and not got: so that it never waits for a round trip."""
 BIG = 1_000_000
 """Bytes from which a file is proven by itself, as soon as it is here."""
+LOT = 500
+"""Small files that are proven together at most: a fetch that is killed loses no more of them."""
 OWN_LINE = 48 << 20
 """Bytes that are worth a handshake of OpenSSH, which carries several times what the control line does."""
+
+
+@dataclass(slots=True, eq=False)
+class Lot:
+    """Files that are proven together. `left` counts the pieces that have not come."""
+
+    parts: list[Part]
+    left: int
 
 
 @dataclass
@@ -49,33 +61,31 @@ class Fetch:
     accepted: set[str] = field(default_factory=set[str])
 
     def __post_init__(self) -> None:
-        self._spans: deque[Span] = deque()
-        self._lots: list[list[Part]] = []
+        self._spans: deque[tuple[Span, Lot]] = deque()
         self._lock = threading.Lock()
         self._error: CloudtrainError | None = None
 
     def run(self, files: tuple[Found, ...]) -> set[str]:
         """Fetch; return the names of those that were accepted.
 
-        Raises `ConnectError` when the line breaks and `TransferError` when there is no room
-        here: what was accepted stays, and what came of the others is there for the next time.
+        Raises `ConnectError` when the line breaks and `TransferError` when the disk here does
+        not take it: what was accepted stays, and what came of the others is there for the next time.
         """
-        try:
+        with writing(self.destination):
             parts = [part_of(found, self.destination, self.index) for found in files]
             forget_others(self.destination, parts)
-        except OSError as error:
-            raise self.no_room(error) from error
-        small = [part for part in parts if part.size < BIG]
-        self._lots = [[part] for part in parts if part.size >= BIG] + ([small] if small else [])
-        spans = [span for lot in self._lots for part in lot for span in part.missing()]
-        self.meter.skip(sum(part.size for part in parts) - sum(span.size for span in spans))
-        self._spans.extend(spans)
-        try:
-            for lot in list(self._lots):
-                self.settle(lot)  # those that had come whole, and were not proven yet
-        except OSError as error:
-            raise self.no_room(error) from error
-        self.carry(sum(span.size for span in spans))
+        lots: list[Lot] = []
+        for some in _together(parts):
+            spans = [span for part in some for span in part.missing()]
+            lots.append(Lot(some, len(spans)))
+            self._spans.extend((span, lots[-1]) for span in spans)
+        size = sum(span.size for span, _ in self._spans)
+        self.meter.skip(sum(part.size for part in parts) - size)
+        with writing(self.destination):
+            for lot in lots:
+                if not lot.left:
+                    self.settle(lot)  # these had come whole, and were not proven yet
+        self.carry(size)
         if self._error is not None:
             raise self._error
         return self.accepted
@@ -104,24 +114,33 @@ class Fetch:
         except CloudtrainError as error:
             self.fail(error)
         except OSError as error:
-            self.fail(self.no_room(error))
+            self.fail(cannot_write(error, self.destination))
+        except Exception as error:  # noqa: BLE001 - a lane that died unheard would pass for one that is done
+            said = TransferError(
+                f"the fetch broke: {type(error).__name__}: {error}",
+                hint="run the same command again; what came until now is kept",
+            )
+            said.__cause__ = error
+            self.fail(said)
 
     def work(self, lane: Command) -> None:
         """Ask for pieces and put them where they belong."""
-        asked: deque[Span] = deque()
+        asked: deque[tuple[Span, Lot]] = deque()
         while True:
-            while len(asked) < AHEAD and (span := self.take()) is not None:
+            while len(asked) < AHEAD and (taken := self.take()) is not None:
+                span = taken[0]
                 words = (str(span.offset), str(span.size), span.part.found.remote)
                 lane.write(b"".join(os.fsencode(word) + b"\0" for word in words))
-                asked.append(span)
+                asked.append(taken)
             if not asked:
                 return
-            span = asked.popleft()
+            span, lot = asked.popleft()
             self.receive(lane, span)
             span.part.came(span)
             with self._lock:
-                done = [lot for lot in self._lots if span.part in lot]
-            for lot in done:
+                lot.left -= 1
+                done = not lot.left
+            if done:
                 self.settle(lot)
 
     def receive(self, lane: Command, span: Span) -> None:
@@ -138,18 +157,14 @@ class Fetch:
             offset += len(chunk)
             self.meter.add(len(chunk))
 
-    def take(self) -> Span | None:
+    def take(self) -> tuple[Span, Lot] | None:
         """Return the next piece, None when there is none or all is lost."""
         with self._lock:
             return self._spans.popleft() if self._spans and self._error is None else None
 
-    def settle(self, lot: list[Part]) -> None:
-        """Prove a lot that has come whole, once."""
-        with self._lock:
-            if lot not in self._lots or not all(part.whole for part in lot):
-                return
-            self._lots.remove(lot)
-        names = accept(self.remote, lot, self.destination, self.index)
+    def settle(self, lot: Lot) -> None:
+        """Prove a lot that has come whole."""
+        names = accept(self.remote, lot.parts, self.destination, self.index)
         with self._lock:
             self.accepted |= names
         self.meter.add(0, len(names))
@@ -159,36 +174,64 @@ class Fetch:
         with self._lock:
             self._error = self._error or error
 
-    def no_room(self, error: OSError) -> TransferError:
-        """Return the error for a disk here that does not take it."""
-        return TransferError(
-            f"cannot write below `{self.destination}`: {error.strerror}",
-            hint="make room there; what came until now is kept",
-        )
+
+def _together(parts: list[Part]) -> list[list[Part]]:
+    """Return the files that are proven together: big ones alone, so that each is had at once."""
+    small = [part for part in parts if part.size < BIG]
+    lots = [small[start : start + LOT] for start in range(0, len(small), LOT)]
+    return [[part] for part in parts if part.size >= BIG] + lots
 
 
 def accept(remote: Remote, parts: list[Part], destination: Path, index: Index) -> set[str]:
-    """Compare hashes with the machine in one round trip, and take what is whole."""
-    own = {part.found.remote: part.sha256() for part in parts}
+    """Compare hashes with the machine in one round trip, and take what is whole.
+
+    Raises `OSError` for the first that the disk here refused, after the others were taken.
+    """
+    refused: dict[str, OSError] = {}
+    own: dict[str, str] = {}
+    for part in parts:
+        with _noting(part, refused):
+            own[part.found.remote] = part.sha256()
+    by_path = {part.found.remote: part for part in parts if part.found.remote in own}
 
     def feed(sink: Sink) -> None:
-        for part in parts:
-            sink.write(b"%d\0" % part.size + os.fsencode(part.found.remote) + b"\0")
+        for path, part in by_path.items():
+            sink.write(b"%d\0" % part.size + os.fsencode(path) + b"\0")
 
-    by_path = {part.found.remote: part for part in parts}
     accepted: set[str] = set()
     for record in exchange(remote, script("pull-verify"), feed=feed).split(b"\0")[:-1]:
+        if not record:
+            continue  # a sign of life
         sha256, size, mtime, path = os.fsdecode(record).split(" ", 3)
         part = by_path.get(path)
-        if part is not None and own[path] == sha256 and _whole(part, int(size), mtime):
-            still = (int(size), mtime) == (part.size, part.found.mtime)
-            _take(part, destination, index, sha256, still=still)
-            accepted.add(part.found.name)
+        if part is None or own[path] != sha256:
+            continue
+        with _noting(part, refused):
+            if _whole(part, int(size), mtime):
+                still = (int(size), mtime) == (part.size, part.found.mtime)
+                _take(part, destination, index, sha256, still=still)
+                accepted.add(part.found.name)
+    index.keep()
+    _clear([part for part in parts if part.found.name not in refused], accepted, index)
+    for error in refused.values():
+        raise error
+    return accepted
+
+
+@contextmanager
+def _noting(part: Part, refused: dict[str, OSError]) -> Generator[None]:
+    """Keep what the disk says of one file, so that the others of its lot go on."""
+    try:
+        yield
+    except OSError as error:
+        refused[part.found.name] = error
+
+
+def _clear(parts: list[Part], accepted: set[str], index: Index) -> None:
     for part in parts:
         if part.start and part.found.name not in accepted:
             index.rewrite(part.found.name)
         part.drop()  # in its place by now, or of no use
-    return accepted
 
 
 def _whole(part: Part, size: int, mtime: str) -> bool:
@@ -207,6 +250,10 @@ def _whole(part: Part, size: int, mtime: str) -> bool:
     try:
         prove(part.path, found.name)
     except TornCheckpoint:
+        return False
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001 - a container that breaks its reader is not proven, and no more than that
         return False
     return (found.size, found.mtime) == (size, mtime)
 

@@ -22,6 +22,14 @@ WANTED = re.compile(
     r"evolve\.csv|hyp_evolve\.yaml|tune_results\.ndjson|best_hyperparameters\.yaml|[^/]+\.(png|jpg|jpeg)|events\.out\.tfevents[^/]*",
 )
 """What a trainer's own folder is worth without being asked for everything."""
+RUN = "run"
+RESERVED = frozenset(
+    (
+        *("outputs", "secured", "earlier", "train.log"),
+        *(".parts", ".fetch.lock", ".index.json", ".index.new", ".torn.json"),
+    )
+)
+"""What lies at home for other reasons than that the run's folder holds a file of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +143,18 @@ def _name(mark: str, path: str, wanted: Wanted) -> str | None:
         return f"outputs/{rest}" if hit else None
     rest = path.removeprefix(f"{wanted.run_dir}/")
     if wanted.everything or wanted.kind == "script" or WANTED.fullmatch(rest):
-        return rest
+        return _run_name(rest)
     return None
+
+
+def _run_name(rest: str) -> str:
+    """Return where a file of the run's folder comes to lie: as it is called, unless that place is ours.
+
+    Then it is below `run/`, and so is what would be taken for such a one.
+    """
+    parts = PurePosixPath(rest).parts
+    first = next((part for part in parts if part != RUN), None)
+    return f"{RUN}/{rest}" if first is None or first in RESERVED else rest
 
 
 def _safe(name: str) -> bool:

@@ -7,24 +7,25 @@ Nothing is unpickled: epoch and metrics come from results.csv.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from cloudtrain.errors import CloudtrainError, TornCheckpoint, TransferError
 from cloudtrain.events import Note, Reporter
 from cloudtrain.models.training import Artifact
 from cloudtrain.ssh.remote import Remote
+from cloudtrain.transfer import secured
 from cloudtrain.transfer.earlier import settle
 from cloudtrain.transfer.fetch import Fetch
 from cloudtrain.transfer.index import Index
 from cloudtrain.transfer.listing import Found, Wanted, list_files
 from cloudtrain.transfer.parts import forget_others
 from cloudtrain.transfer.results import Row, best_row, parse_results
+from cloudtrain.transfer.room import cannot_write, writing
 from cloudtrain.transfer.wire import Meter
 
 ROUNDS = 4
@@ -53,7 +54,6 @@ def pull(
     accepted until then is kept. `pause` waits between tries, in seconds.
     """
     wanted = Wanted(run_dir, log, kind, project, outputs, everything)
-    destination.mkdir(parents=True, exist_ok=True)
     with _alone(destination):
         index = Index(destination)
         fetched: set[str] = set()
@@ -68,7 +68,9 @@ def pull(
             # One that grows was rewritten: the next round takes nothing from the copy here.
             refused = {one for one in todo if one.name not in came and not one.grows}
             plain = _describe(found, came | plain, destination, index, kind)
-            for said in settle(destination, index):
+            with writing(destination):
+                kept = settle(destination, index)
+            for said in kept:
                 reporter.emit(Note(said, "warning"))
             fetched |= came
             if all(one.name in fetched for one in todo):
@@ -77,7 +79,8 @@ def pull(
                 pause(0.25 * 2**number)
         found += _secured_instead(remote, wanted, found, refused, destination, index, reporter, fetched)
         index.save()
-        forget_others(destination, [])
+        with writing(destination):
+            forget_others(destination, [])
         _warn(found, fetched, index, reporter)
         return _artifacts(found, fetched, destination, index)
 
@@ -103,7 +106,7 @@ def newest_unproven(
     declared = [one for one in found if one.weights or one.name.startswith("outputs/")]
     left = [one for one in declared if not _at_home(one, index, set())]
     # What was cut off for ever has a whole copy from just before, which is here.
-    if not finished and index.any_secured():
+    if not finished:
         left = [one for one in left if not index.torn(one.name, one.remote, one.size, one.mtime)]
     return tuple(one.remote for one in left)
 
@@ -122,41 +125,35 @@ def _secured_instead(
     torn = [one for one in found if one.weights and one in refused]
     if not torn or not wanted.log:
         return ()
-    session = PurePosixPath(wanted.log).parent
-    folder = str(session.parent.parent / "secured" / session.name)
-    listed = list_files(remote, replace(wanted, secured=folder))
-    copies = [one for one in listed if one.name.startswith("secured/") and one.weights]
-    names: set[str] = set()
-    for one in torn:
-        # YOLO writes `best` in the same breath as `last`, and only `last` is secured.
-        name = PurePosixPath(one.name).name if wanted.kind == "script" else "last.pt"
-        own = [copy.name for copy in copies if copy.name.endswith(f"-{name}")]
-        if own:
-            index.refuse(one.name, one.remote, one.size, one.mtime)
-            names |= {own[-1], f"{own[-1]}.json"}  # they are numbered
-    chosen = tuple(one for one in listed if one.name in names)
-    came = _fetch_all(
-        remote,
-        tuple(one for one in chosen if not _at_home(one, index, fetched)),
-        destination,
-        index,
-        reporter,
-    )
-    fetched |= came
-    for one in chosen:
-        if one.weights:
-            _describe_copy(one.name, destination, index)
-    return chosen
+    listed = list_files(remote, replace(wanted, secured=secured.folder_of(wanted.log)))
+    copies = {one: secured.named(listed, secured.standing_for(one, wanted)) for one in torn}
+    names = {copy.name for some in copies.values() for copy in some}
+
+    def bring(wanted_names: set[str]) -> None:
+        todo = (one for one in listed if one.name in wanted_names and not _at_home(one, index, fetched))
+        fetched.update(_fetch_all(remote, tuple(todo), destination, index, reporter))
+
+    bring({f"{name}.json" for name in names})
+    known = {name: secured.sidecar(destination, name) for name in names if index.record(f"{name}.json")}
+    sources = {name: secured.source_in(said) for name, said in known.items()}
+    own = {
+        one: secured.own_copy(secured.standing_for(one, wanted), copies[one], sources, found, wanted.log)
+        for one in torn
+    }
+    chosen = {copy.name for copy in own.values() if copy is not None}
+    bring(chosen)
+    for one, copy in own.items():
+        if copy is not None and _at_home(copy, index, fetched):
+            index.refuse(one.name, one.remote, one.size, one.mtime, copy.name)
+            _describe_copy(copy.name, known.get(copy.name, {}), index)
+    return tuple(one for one in listed if one.name.removesuffix(".json") in chosen)
 
 
-def _describe_copy(name: str, destination: Path, index: Index) -> None:
+def _describe_copy(name: str, known: dict[str, Any], index: Index) -> None:
     """Note a secured copy's epoch and metrics, which its sidecar says."""
-    try:
-        known = json.loads((destination / f"{name}.json").read_text())
-    except (OSError, ValueError):
-        return
-    if index.record(name) is not None:
-        index.describe(name, known.get("epoch"), known.get("metrics") or {})
+    epoch, metrics = known.get("epoch"), known.get("metrics")
+    if known and index.record(name) is not None:
+        index.describe(name, epoch if isinstance(epoch, int) else None, metrics or {})
 
 
 @contextmanager
@@ -166,12 +163,15 @@ def _alone(destination: Path) -> Generator[None]:
 
     lock = FileLock(destination / ".fetch.lock")
     try:
+        destination.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=600)
     except Timeout as error:
         raise TransferError(
             f"another fetch to `{destination}` has not ended for ten minutes",
             hint="end the other cloudtrain, or wait for it",
         ) from error
+    except OSError as error:
+        raise cannot_write(error, destination) from error
     try:
         yield
     finally:
@@ -224,12 +224,18 @@ def _describe(
     text = (destination / table.name).read_bytes()[: table.size].decode("utf-8", "replace")
     rows = parse_results(text, kind)
     for one in found:
-        if one.name in came and one.kind in ("best", "last"):
+        if one.kind in ("best", "last") and (one.name in came or _untold(one, index)):
             # A row comes before its checkpoint: a file older than the table is not of the last row.
             row = _row_of(one, rows if float(one.mtime) >= float(table.mtime) else rows[:-1], kind)
             if row is not None:
                 index.describe(one.name, row.epoch, row.metrics)
     return set()
+
+
+def _untold(one: Found, index: Index) -> bool:
+    """Whether a fetch that was killed brought this checkpoint, and could not tell its epoch any more."""
+    record = index.record(one.name)
+    return record is not None and record.epoch is None and _at_home(one, index, set())
 
 
 def _row_of(one: Found, rows: tuple[Row, ...], kind: Literal["yolo", "yolov5", "script"]) -> Row | None:

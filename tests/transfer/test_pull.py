@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 import subprocess
@@ -24,7 +26,8 @@ from cloudtrain.transfer.fetch import Fetch
 from cloudtrain.transfer.index import Index, Record, stamp
 from cloudtrain.transfer.listing import Found
 from cloudtrain.transfer.pull import newest_unproven, pull
-from cloudtrain.transfer.wire import Meter
+from cloudtrain.transfer.scripts import script
+from cloudtrain.transfer.wire import Meter, exchange
 from tests.support.sshd import Sshd
 from tests.transfer.conftest import Seen
 from tests.transfer.test_containers import make_pt
@@ -437,6 +440,180 @@ def test_a_checkpoint_torn_for_ever_has_its_secured_copy_brought_home(
     assert unproven() == ()
     (trainer.run / "weights" / "last.pt").touch()  # somebody writes it after all
     assert unproven() == (str(trainer.run / "weights" / "last.pt"),)
+
+
+SCRIPT = ("**/*.pt",)
+
+
+def left_by(line: Remote, trainer: Trainer, home: Path) -> set[str]:
+    """What of a script's checkpoints is not proven at home, below its project."""
+    project, log = str(trainer.project), str(trainer.log)
+    left = newest_unproven(
+        line, str(trainer.run), home, kind="script", project=project, outputs=SCRIPT, log=log
+    )
+    return {path.removeprefix(f"{project}/") for path in left}
+
+
+@pytest.mark.parametrize(
+    ("sources", "own"),
+    [
+        ({1: "{project}/G/last.pt", 2: "{project}/D/last.pt"}, {1}),
+        ({1: "/before/it/moved/project/G/last.pt", 2: "/before/it/moved/project/D/last.pt"}, {1}),
+        ({2: "{project}/D/last.pt"}, set[int]()),
+        ({1: "", 2: "{project}/D/last.pt"}, set[int]()),
+    ],
+)
+def test_only_its_own_secured_copy_stands_in_for_a_torn_checkpoint(
+    line: Remote, trainer: Trainer, home: Path, sources: dict[int, str], own: set[int]
+) -> None:
+    """Two checkpoints of one name: the sidecar tells whose a copy is, and one that tells nothing is nobody's."""
+    secured = trainer.root / "secured" / "001"
+    secured.mkdir(parents=True)
+    for number, name in ((1, "G"), (2, "D")):
+        (trainer.project / name).mkdir()
+        make_pt(trainer.project / name / "last.pt", seed=number)
+    make_pt(trainer.project / "my-last.pt", seed=3)
+    for number, source in sources.items():
+        make_pt(secured / f"0000{number}-last.pt", seed=number)
+        said = {"source": source.format(project=trainer.project), "epoch": number}
+        (secured / f"0000{number}-last.pt.json").write_text(json.dumps(said) if source else "no JSON")
+    os.truncate(trainer.project / "G" / "last.pt", 900)
+    came = fetch(line, trainer, home, kind="script", outputs=SCRIPT)
+    copies = {name for name in came if name.startswith("secured/") and name.endswith(".pt")}
+    assert copies == {f"secured/0000{number}-last.pt" for number in own}
+    assert left_by(line, trainer, home) == (set() if own else {"G/last.pt"})
+    for name in copies:
+        (home / name).unlink()
+        assert left_by(line, trainer, home) == {"G/last.pt"}, "a copy that is gone covers nothing"
+
+
+def test_a_copy_of_a_longer_name_is_another_checkpoints(line: Remote, trainer: Trainer, home: Path) -> None:
+    secured = trainer.root / "secured" / "001"
+    secured.mkdir(parents=True)
+    make_pt(trainer.project / "my-last.pt", seed=1)
+    make_pt(secured / "00001-my-last.pt", seed=1)
+    (trainer.project / "last.pt").write_bytes(make_pt(home.with_name("x.pt"), seed=2).read_bytes()[:900])
+    came = fetch(line, trainer, home, kind="script", outputs=SCRIPT)
+    assert not [name for name in came if name.startswith("secured/")]
+    assert left_by(line, trainer, home) == {"last.pt"}
+    make_pt(secured / "00002-last.pt", seed=2)  # without a sidecar, and one checkpoint of its name
+    assert "secured/00002-last.pt" in fetch(line, trainer, home, kind="script", outputs=SCRIPT)
+    assert left_by(line, trainer, home) == set()
+
+
+def test_names_that_are_ours_hide_no_file_of_the_run(line: Remote, trainer: Trainer, home: Path) -> None:
+    """A script may write to its run folder what our own places at home are called."""
+    make_pt(trainer.project / "best.pt", seed=1)
+    mine = {"train.log": b"its own", "outputs/best.pt": b"", "secured": b"a", "earlier": b"b"}
+    mine |= dict.fromkeys((".parts", ".fetch.lock", ".index.json", ".torn.json"), b"[]")
+    mine |= {"run/train.log": b"deeper", "run/usual.txt": b"usual", "sub/train.log": b"usual"}
+    for name, data in mine.items():
+        (trainer.run / name).parent.mkdir(exist_ok=True)
+        (trainer.run / name).write_bytes(data)
+    make_pt(trainer.run / "outputs" / "best.pt", seed=2)
+    for _ in range(2):
+        came = fetch(line, trainer, home, kind="script", outputs=("*.pt",))
+        assert {"run/usual.txt", "sub/train.log", "other.bin"} <= set(came)
+        for name in mine:
+            at = name if name in ("run/usual.txt", "sub/train.log") else f"run/{name}"
+            assert (home / at).read_bytes() == (trainer.run / name).read_bytes()
+        assert (home / "train.log").read_bytes() == trainer.log.read_bytes()
+        assert (home / "outputs" / "best.pt").read_bytes() == (trainer.project / "best.pt").read_bytes()
+    again = fetch(line, trainer, home, kind="script", outputs=("*.pt",))
+    assert not any(one.fetched for one in again.values())
+
+
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_a_hash_may_take_longer_than_the_line_may_be_silent(machine: Sshd) -> None:
+    machine.bring({"sha256sum": 'sleep 2; exec /usr/bin/sha256sum "$@"'})
+    path = machine.home / "a b"
+    path.write_bytes(b"bytes")
+    with connect(machine.target) as line:
+        answer = exchange(
+            line, script("pull-verify"), "0.2", silence=0.9,
+            feed=lambda sink: sink.write(b"5\0%s\0" % os.fsencode(path) * 2),
+        )  # fmt: skip
+    records = [record for record in answer.split(b"\0") if record]
+    assert [record.split(b" ")[0].decode() for record in records] == [
+        hashlib.sha256(b"bytes").hexdigest()
+    ] * 2
+    assert records[0].split(b" ", 3)[3] == os.fsencode(path)
+
+
+def test_what_was_accepted_is_known_to_the_next_fetch_after_a_kill(
+    line: Remote, trainer: Trainer, home: Path
+) -> None:
+    """Nothing runs at the end of a process that is killed; what it had proven is not fetched again."""
+
+    trainer.epoch(1, 0.2)
+    for number in range(3):
+        (trainer.run / f"{number}.png").write_bytes(bytes(1_100_000))
+    files = tuple(
+        Found("other", str(path), path.name, path.stat().st_size, "1.0") for path in trainer.run.glob("*.png")
+    )
+    home.mkdir()
+    Fetch(line, home, Index(home), Meter(Silent(), "fetch", 0)).run(files)  # and no index is saved
+    again = Index(home)
+    for one in files:
+        record = again.record(one.name)
+        assert record is not None
+        assert (record.remote, record.size) == (one.remote, one.size)
+    (home / ".index.new").write_text((home / ".index.new").read_text() + '["torn.png", {"remo')
+    assert Index(home).record(files[0].name) is not None
+    again.describe(files[0].name, 7, {})
+    again.save()
+    assert not (home / ".index.new").exists()
+
+
+def test_a_checkpoint_that_a_killed_fetch_brought_is_described(
+    line: Remote, trainer: Trainer, home: Path
+) -> None:
+    trainer.epoch(1, 0.2)
+    fetch(line, trainer, home)
+    index = Index(home)
+    index.describe("weights/last.pt", None, {})
+    index.save()
+    came = fetch(line, trainer, home)["weights/last.pt"]
+    assert (came.fetched, came.epoch) == (False, 1)
+
+
+def test_one_file_that_the_disk_refuses_leaves_the_others_of_its_lot(
+    line: Remote, trainer: Trainer, home: Path
+) -> None:
+    trainer.epoch(1, 0.2)
+    (home / "weights" / "last.pt" / "x").mkdir(parents=True)
+    with pytest.raises(TransferError, match=r"last\.pt") as caught:
+        fetch(line, trainer, home)
+    assert "room" not in caught.value.hint
+    assert {"weights/best.pt", "results.csv", "args.yaml"} <= here(home)
+    (home / "weights" / "last.pt" / "x").rmdir()
+    (home / "weights" / "last.pt").rmdir()
+    came = fetch(line, trainer, home)
+    assert {name for name, one in came.items() if one.fetched} == {"weights/last.pt"}
+
+
+def test_a_lane_that_breaks_in_an_unknown_way_is_told(line: Remote, trainer: Trainer, home: Path) -> None:
+    trainer.epoch(1, 0.2)
+
+    class Odd:
+        def emit(self, event: Event) -> None:
+            raise ZeroDivisionError("odd")
+
+    home.mkdir()
+    path = trainer.run / "args.yaml"
+    found = Found("other", str(path), "args.yaml", path.stat().st_size, "1.0")
+    with pytest.raises(TransferError, match="ZeroDivisionError: odd"):
+        Fetch(line, home, Index(home), Meter(Odd(), "fetch", 0)).run((found,))
+
+
+def test_a_destination_that_cannot_be_is_told(line: Remote, trainer: Trainer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "x")
+    (tmp_path / "locked" / ".fetch.lock").mkdir(parents=True)
+    for name in ("file", "link", "locked"):
+        with pytest.raises(TransferError, match=f"cannot write below .*{name}") as caught:
+            fetch(line, trainer, tmp_path / name)
+        assert "move it away" in caught.value.hint
 
 
 def test_links_of_a_script_come_home(line: Remote, trainer: Trainer, home: Path) -> None:
