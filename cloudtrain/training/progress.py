@@ -8,6 +8,7 @@ and may come twice after a resume: the last whole one counts.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -65,7 +66,7 @@ def parse_results(csv_text: str, kind: str) -> tuple[int | None, dict[str, float
         name: number for name, cell in zip(names, cells, strict=True) if (number := _number(cell)) is not None
     }
     epoch = row.get("epoch")
-    counted = None if epoch is None else int(epoch) + (kind == "yolov5")
+    counted = None if epoch is None or not math.isfinite(epoch) else int(epoch) + (kind == "yolov5")
     return counted, {name: value for name, value in row.items() if name not in NOT_METRICS}
 
 

@@ -45,6 +45,7 @@ def test_results_of_both_trainers(text: str, kind: str, epoch: int | None, metri
 
 
 def test_a_loss_that_is_not_a_number_is_a_metric_all_the_same() -> None:
+    assert parse_results("epoch,loss\nnan,1\n", "yolo") == (None, {"loss": 1.0})
     _, metrics = parse_results("epoch,loss\n1,nan\n", "yolo")
     assert str(metrics["loss"]) == "nan"
 
