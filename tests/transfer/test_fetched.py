@@ -36,6 +36,6 @@ def test_names_of_objects_are_no_options(
     lent = [Lent(name, 3, f"{web}/one", "v") for name in names]
     lent += [Lent(name, 0, f"{web}/one", "v") for name in empty]
     fetch_objects(line, layout, seen, tuple(lent))
-    wanted = {name: b"one" for name in names} | {name: b"" for name in empty}
+    wanted = dict.fromkeys(names, b"one") | dict.fromkeys(empty, b"")
     assert contents(Path(layout.data)) == {str(Path(name)): content for name, content in wanted.items()}
     assert not traced.exists()
