@@ -11,7 +11,7 @@ local file is only read.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -20,23 +20,7 @@ from cloudtrain.errors import ConfigError, Problem
 
 SPLITS = ("train", "val", "test")
 IMAGES = frozenset(
-    (
-        "avif",
-        "bmp",
-        "dng",
-        "heic",
-        "heif",
-        "jp2",
-        "jpeg",
-        "jpeg2000",
-        "jpg",
-        "mpo",
-        "pfm",
-        "png",
-        "tif",
-        "tiff",
-        "webp",
-    )
+    "avif bmp dng heic heif jp2 jpeg jpeg2000 jpg mpo pfm png tif tiff webp".split()  # noqa: SIM905
 )
 """Suffixes that the trainers take for images."""
 
@@ -199,7 +183,7 @@ class _Reader:
         labels = _labels_of(path)
         self.folders[path] = self.place(path)
         if labels is not None and labels.is_dir():
-            self.folders[labels] = self.place(labels)
+            self.folders[labels] = _labelled(self.folders[path])
         if split == "train" and not _any_file(labels or path, frozenset(("txt",))):
             self.problem(split, f"`{split}:` has no labels: no .txt in `{labels or path}`")
         return self.folders[path]
@@ -218,10 +202,11 @@ class _Reader:
                 if missing == 1:
                     self.problems.append(Problem(str(path), number, f"`{given}` is not there"))
                 continue
-            self.files[image] = self.place(image)
+            folder = self.place(image.parent)
+            self.files[image] = f"{folder}/{image.name}".lstrip("/")
             label = _label_of(image)
             if label.is_file():
-                self.files[label] = self.place(label)
+                self.files[label] = f"{_labelled(folder)}/{label.name}".lstrip("/")
             rows.append(f"./{self.files[image]}")
         if lines is not None and not rows and not missing:
             self.problem(split, f"`{split}:` names no image: `{path}` is empty")
@@ -254,15 +239,19 @@ class _Reader:
                 return path
         return None
 
-    def place(self, path: Path) -> str:
-        """Return where `path` lies below the remote dataset, so that labels are found from images."""
-        if path == self.root:
-            return ""
-        if path.is_relative_to(self.root):
-            return path.relative_to(self.root).as_posix()
-        anchor = _anchor(path)
+    def place(self, folder: Path) -> str:
+        """Return where a folder of images will lie, so that the trainers find the labels from there.
+
+        Below the remote dataset as below the root, unless the `images` of its path that becomes
+        `labels` is the root or above it: the labels lie outside then, and so must the images.
+        """
+        at = _deciding(folder.parts)
+        if folder.is_relative_to(self.root) and (at is None or at >= len(self.root.parts)):
+            rest = folder.relative_to(self.root).as_posix()
+            return "" if rest == "." else rest
+        anchor = folder if at is None else Path(*folder.parts[:at])
         name = self.anchors.setdefault(anchor, f"outside-{len(self.anchors) + 1}")
-        rest = path.relative_to(anchor).as_posix()
+        rest = folder.relative_to(anchor).as_posix()
         return name if rest == "." else f"{name}/{rest}"
 
     def result(self) -> DataYaml:
@@ -293,24 +282,27 @@ def _find(root: Path, value: str) -> Path | None:
     return None
 
 
+def _deciding(parts: Sequence[str]) -> int | None:
+    """Which part of a folder's path becomes `labels`; None when the labels lie beside the images."""
+    return max((at for at, name in enumerate(parts) if name == "images"), default=None)
+
+
 def _labels_of(folder: Path) -> Path | None:
     """The labels' folder of a folder of images; None when they lie inside it."""
-    parts = list(folder.parts)
-    if "images" not in parts:
-        return None
-    last = len(parts) - 1 - parts[::-1].index("images")
-    return Path(*parts[:last], "labels", *parts[last + 1 :])
+    at = _deciding(folder.parts)
+    return None if at is None else Path(*folder.parts[:at], "labels", *folder.parts[at + 1 :])
+
+
+def _labelled(place: str) -> str:
+    """Where the labels of the images in a folder there must lie."""
+    parts = place.split("/")
+    if (at := _deciding(parts)) is not None:
+        parts[at] = "labels"
+    return "/".join(parts)
 
 
 def _label_of(image: Path) -> Path:
     return ((_labels_of(image.parent) or image.parent) / image.name).with_suffix(".txt")
-
-
-def _anchor(path: Path) -> Path:
-    last = max((at for at, name in enumerate(path.parts) if name in ("images", "labels")), default=0)
-    if last:
-        return Path(*path.parts[:last])
-    return path if path.is_dir() else path.parent
 
 
 def _any_file(folder: Path, suffixes: frozenset[str]) -> bool:

@@ -217,3 +217,35 @@ def test_what_is_no_list_is_named(tmp_path: Path, train: str, content: bytes, wo
         inspect("ds/data.yaml", tmp_path)
     assert len(caught.value.problems) == 1
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("root", "train", "val"),
+    [("images", "train", "val"), ("images/sub", ".", "../val"), ("images", "train.txt", "val")],
+)
+def test_a_root_in_a_folder_called_images(tmp_path: Path, root: str, train: str, val: str) -> None:
+    """The labels lie outside it; on the machine, too, they are where the trainers look for them."""
+    for split in ("sub/train", "train", "val"):
+        for kind, end in (("images", "png"), ("labels", "txt")):
+            (tmp_path / "coco" / kind / split).mkdir(parents=True)
+            (tmp_path / "coco" / kind / split / f"0.{end}").write_text("0 0.5 0.5 0.1 0.1")
+    (tmp_path / "coco" / "images" / "train.txt").write_text("train/0.png\n")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "data.yaml").write_text(
+        f"path: ../coco/{root}\ntrain: {train}\nval: {val}\nnames: [a]\n"
+    )
+    source = inspect("p/data.yaml", tmp_path)
+    names = {entry.path for entry in source.tree.files}
+    images = {f"/far/data/{name}" for name in names if name.endswith(".png")}
+    assert len(images) == 2
+    for image in images:
+        label = "/labels/".join(image.rsplit("/images/", 1)).removesuffix(".png") + ".txt"
+        assert label.removeprefix("/far/data/") in names
+    document = rewritten(source)
+    assert f"/far/data/{document['val']}/0.png" in images
+    if train.endswith(".txt"):
+        (made,) = (entry for entry in source.tree.files if entry.content)
+        assert made.path == document["train"]
+        assert f"/far/data/{made.content.decode().strip().removeprefix('./')}" in images
+    else:
+        assert any(image.startswith(f"/far/data/{document['train']}/") for image in images)
