@@ -11,12 +11,13 @@ local file is only read.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from cloudtrain.errors import ConfigError, Problem
+from cloudtrain.transfer.yamlfile import NoYaml, key_lines, parsed
 
 SPLITS = ("train", "val", "test")
 IMAGES = frozenset(
@@ -72,40 +73,12 @@ def read_data_yaml(file: Path, shown: str, bases: tuple[Path, ...]) -> DataYaml:
     return reader.result()
 
 
-def key_lines(text: str) -> dict[str, int]:
-    """Return the 1-based line of every top-level key and of `a.b` below it; {} if it is no YAML."""
-    import yaml
-
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        return {}
-    return dict(_keys(node, ""))
-
-
-def _keys(node: object, above: str) -> Iterator[tuple[str, int]]:
-    import yaml
-
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for key, value in cast("list[tuple[yaml.Node, yaml.Node]]", node.value):
-        name = f"{above}{key.value}"
-        yield name, key.start_mark.line + 1
-        if not above:
-            yield from _keys(value, f"{name}.")
-
-
 def _load(file: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
-    import yaml
-
     try:
         text = file.read_text(encoding="utf-8-sig")
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 0
-        what = getattr(error, "problem", None) or "cannot be read"
-        raise ConfigError((Problem(shown, line, f"this is no YAML: {what}"),)) from error
+        document = parsed(text)
+    except NoYaml as error:
+        raise ConfigError((Problem(shown, error.line, f"this is no YAML: {error}"),)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError((Problem(shown, 0, f"cannot be read: {error}"),)) from error
     if not isinstance(document, dict):
@@ -148,12 +121,14 @@ class _Reader:
         else:
             candidates = [base / os.path.expanduser(given) for base in (home, *bases, home.parent)]  # noqa: PTH111
         required = [value for split in ("train", "val") for value in _values(self.document[split])]
-        fits = (root for root in candidates if all(_find(root, value) for value in required))
-        some = (root for root in candidates if root.is_dir())
-        self.root = Path(os.path.realpath(next(fits, next(some, candidates[0]))))
-        if given and not self.root.is_dir():
+        there = [root for root in candidates if os.path.isdir(root)]  # noqa: PTH112  (no name raises)
+        fits = (root for root in there if all(_find(root, value) for value in required))
+        root = next(fits, there[0] if there else None)
+        if root is None and given:
             self.problem("path", f"`path: {given}` is not there (looked for `{candidates[0]}`)")
             self.rootless = True
+        else:
+            self.root = Path(os.path.realpath(root or home))
 
     def split(self, split: str) -> None:
         """Find one split, note what moves for it, and rewrite it in the document."""
@@ -235,7 +210,7 @@ class _Reader:
         base = file.parent if given.startswith("./") else self.root
         for folder in (base, file.parent, self.file.parent):
             path = Path(os.path.abspath(folder / given))  # noqa: PTH100  (a linked image keeps its name)
-            if path.is_file():
+            if os.path.isfile(path):  # noqa: PTH113  (false for a name that no file can have)
                 return path
         return None
 
@@ -277,7 +252,7 @@ def _find(root: Path, value: str) -> Path | None:
     if value.startswith("../"):
         options.append(root / value[3:])
     for option in options:
-        if option.exists():
+        if os.path.exists(option):  # noqa: PTH110  (false for a name that no file can have)
             return Path(os.path.abspath(option))  # noqa: PTH100  (`/images/` may be a link's name)
     return None
 

@@ -415,6 +415,13 @@ def test_data_yaml_points_to_the_images_after_every_push(
     assert len(stamps) == 1
 
 
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_a_broken_data_yaml_in_an_archive(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    source = archive_of(base, {"ds/data.yaml": "train: images\ndate: 2024-02-30\n", "ds/images/a.jpg": "x"})
+    with pytest.raises(TransferError, match=r"ds/data.yaml.*no YAML.*2024-02-30"):
+        push_dataset(line, source, layout, seen)
+
+
 def _images(root: str, train: str) -> str:
     return os.path.normpath(f"{root}/{train}/a.jpg").lstrip("/")
 
