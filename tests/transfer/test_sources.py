@@ -336,6 +336,20 @@ def test_nothing_escapes(line: Remote, layout: Layout, base: Path, seen: Seen, n
     assert not Path("/tmp/cloudtrain-escaped").exists()
 
 
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_a_link_to_the_top_of_an_archive_stays_in_it(
+    line: Remote, layout: Layout, base: Path, seen: Seen
+) -> None:
+    with tarfile.open(base / "l.tar", "w") as archive:
+        for name, target in (("latest", "."), ("sub/up", "..")):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            archive.addfile(link)
+        archive.addfile(tarfile.TarInfo("a.csv"))
+    push_dataset(line, found(Dataset(path="l.tar"), base), layout, seen)
+    assert contents(Path(layout.data)) == {"a.csv": b"", "latest": ".", "sub/up": ".."}
+
+
 @pytest.mark.parametrize("machine", ["rsync", also("tar")], indirect=True)
 def test_a_bomb(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
     """A gigabyte and a half of zeros in a thousandth of that."""
