@@ -4,6 +4,10 @@
 export LC_ALL=C
 data=$1 marker=$2 digest=$3 files=$4 bytes=$5 verify=${6-} new=$1.fetching-${3:0:12}
 come() { find "$new" -type f -printf '%s\n' | awk '{ n++; b += $1 } END { printf "%.0f %d", b, n }'; }
+come_empty() {
+    case $1 in */*) mkdir -p "./${1%/*}";; esac # `dirname` in `$(...)` takes line ends from a name
+    : > "./$1"
+}
 far() {
     local said
     said=$(come)
@@ -28,14 +32,14 @@ cd "$new"
 still='' # of some versions, --silent does not silence --parallel, and those before 7.67 know nothing else
 if curl --no-progress-meter -V > /dev/null 2>&1; then still=--no-progress-meter; fi
 while IFS= read -r -d '' path && IFS= read -r -d '' size && IFS= read -r -d '' url; do
-    if [ "$(stat -c %s -- "$path" 2> /dev/null)" = "$size" ]; then continue; fi
-    if [ "$size" = 0 ]; then mkdir -p "$(dirname "$path")"; : > "$path"; continue; fi
-    printf 'url = %s\noutput = %s\n' "$(quoted "$url")" "$(quoted "$path")"
+    if [ "$(stat -c %s "./$path" 2> /dev/null)" = "$size" ]; then continue; fi
+    if [ "$size" = 0 ]; then come_empty "$path"; continue; fi
+    printf 'url = %s\noutput = %s\n' "$(quoted "$url")" "$(quoted "./$path")" # `-` alone is no file to curl
 done < "$wanted" |
     curl -gfsS ${still:+"$still"} "${patient[@]}" \
         --create-dirs --parallel --parallel-max 8 -K - 2>&1 | tail -n 3 >&2 || :
 while IFS= read -r -d '' path && IFS= read -r -d '' size && IFS= read -r -d '' url; do
-    if [ "$(stat -c %s -- "$path" 2> /dev/null)" = "$size" ]; then continue; fi
+    if [ "$(stat -c %s "./$path" 2> /dev/null)" = "$size" ]; then continue; fi
     echo "did not come whole: $path" >&2
     if full "$new"; then echo 'No space left on device' >&2; exit 69; fi
     exit 65

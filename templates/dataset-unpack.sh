@@ -98,7 +98,7 @@ wait "$job" || {
 real=$(realpath "$new")
 find "$new" -type l -print0 | while IFS= read -r -d '' link; do
     case "$(realpath -m "$link")" in
-    "$real"/*) ;;
+    "$real" | "$real"/*) ;;
     *) echo "a link in the archive leads out of it: ${link#"$new"/}" >&2; exit 67;;
     esac
 done

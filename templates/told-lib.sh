@@ -17,8 +17,13 @@ trap quiet EXIT
 # free FOLDER: print how many KB its disk has left. full FOLDER: whether that is as good as nothing.
 free() { df -Pk "$1" | awk 'NR == 2 { print $4 }'; }
 full() { [ "$(free "$1")" -lt 65536 ]; }
-# quoted TEXT: as a value in curl's own input, where addresses are in no process list.
-quoted() { local text=${1//\\/\\\\}; printf '"%s"' "${text//\"/\\\"}"; }
+# quoted TEXT: as a value in curl's own input, where addresses are in no process list. A value ends with its
+# line there: a name that holds the end of one would go on as an option.
+quoted() {
+    local text=${1//\\/\\\\}
+    text=${text//\"/\\\"} text=${text//$'\n'/\\n} text=${text//$'\r'/\\r}
+    printf '"%s"' "${text//$'\t'/\\t}"
+}
 # A server that stands still for a minute holds nobody up.
 patient=(--retry 3 --connect-timeout 30 --speed-limit 1 --speed-time 60)
 

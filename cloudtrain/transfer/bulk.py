@@ -50,7 +50,8 @@ def group(entries: list[Entry]) -> Groups:
             while same < min(len(here), len(there)) and here[-1 - same] == there[-1 - same]:
                 same += 1
             key = "/".join([*here[:-same], ""]), "/".join([*there[:-same], ""])
-            groups.setdefault(key, []).append(os.fsencode("/".join(there[-same:])))
+            # rsync takes a line that begins with `#` or `;` for a comment, even with --from0.
+            groups.setdefault(key, []).append(b"./" + os.fsencode("/".join(there[-same:])))
     return groups
 
 

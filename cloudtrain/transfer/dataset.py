@@ -10,20 +10,24 @@ from __future__ import annotations
 import os
 import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from cloudtrain.errors import ConfigError, Problem
 from cloudtrain.models.config import Config
-from cloudtrain.transfer.datayaml import DataYaml, key_lines, read_data_yaml
+from cloudtrain.transfer.datayaml import DataYaml, read_data_yaml
 from cloudtrain.transfer.scan import file_entry, scan_data
 from cloudtrain.transfer.tree import Entry, Tree, made, tree_of
+from cloudtrain.transfer.yamlfile import key_lines
 
 COMMON = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 """What can be looked into here, and unpacked with what every Linux machine has."""
 ARCHIVES = (*COMMON, ".tar.zst", ".tzst", ".7z", ".rar")
 """What can be unpacked: the others by libarchive's bsdtar on the machine."""
+BEGINNINGS = (b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"PK", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+"""How files begin that bsdtar unpacks, whatever they are called; those of zstd and plain tars besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +105,13 @@ def _locate(config: Config, base: Path) -> Path | None:
     given = config.dataset.path
     if given is None:
         return None
-    path = base / Path(given).expanduser()
+    path = base / os.path.expanduser(given)  # noqa: PTH111  (this one raises nothing)
+    if not os.path.exists(path):  # noqa: PTH110
+        raise _problem(base, "path", f"`dataset.path: {given}` is not there (looked for `{path}`)")
     if path.is_dir() and config.train.kind != "script":
         path = next((path / name for name in ("data.yaml", "dataset.yaml") if (path / name).is_file()), path)
     if path.is_dir() or (path.is_file() and (_is_archive(path) or path.suffix.lower() in (".yaml", ".yml"))):
         return path
-    if not path.exists():
-        raise _problem(base, "path", f"`dataset.path: {given}` is not there (looked for `{path}`)")
     known = f"neither a data.yaml, nor a folder, nor one of {', '.join(ARCHIVES)}"
     raise _problem(base, "path", f"`dataset.path: {given}` is {known}")
 
@@ -148,26 +152,42 @@ def _folder(path: Path, base: Path) -> DatasetSource:
 def _archive(path: Path, base: Path) -> DatasetSource:
     try:
         unpacked = _unpacked_size(path)
-    except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise _problem(base, "path", f"the archive `{path}` cannot be read: {error}") from error
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error) as error:
+        said = (str(error).splitlines() or ["it is damaged"])[0].rstrip(":")
+        raise _problem(base, "path", f"the archive `{path}` cannot be read: {said}") from error
+    if unpacked is None:
+        raise _problem(base, "path", f"the archive `{path}` holds no files")
     tree = tree_of([file_entry(path, path.name)], [])
     return DatasetSource("archive", str(path), 1, tree.bytes, tree.bytes + unpacked, tree)
 
 
-def _unpacked_size(path: Path) -> int:
-    """Bytes after unpacking: read from a zip's directory or a plain tar's headers, else guessed."""
+def _unpacked_size(path: Path) -> int | None:
+    """Bytes after unpacking: read from a zip's directory or a plain tar's headers, else guessed.
+
+    None when it is seen to hold no files.
+    """
     name = path.name.lower()
     if not name.endswith(COMMON):
+        _check_beginning(path)
         return 3 * path.stat().st_size
     if name.endswith(".zip"):
         with zipfile.ZipFile(path) as archive:
-            return sum(member.file_size for member in archive.infolist())
-    if name.endswith(".tar"):
-        with tarfile.open(path) as archive:
-            return sum(member.size for member in archive)
+            sizes = [member.file_size for member in archive.infolist() if not member.is_dir()]
+        return sum(sizes) if sizes else None
     with tarfile.open(path) as archive:
-        archive.next()
-    return 3 * path.stat().st_size
+        if name.endswith(".tar"):
+            sizes = [member.size for member in archive if not member.isdir()]
+            return sum(sizes) if sizes else None
+        return None if archive.next() is None else 3 * path.stat().st_size
+
+
+def _check_beginning(path: Path) -> None:
+    """Raise `ValueError` for what is an archive only by its name, such as a page of a web server."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    zstd = head[1:4] in (b"\xb5\x2f\xfd", b"\x2a\x4d\x18")  # a frame, and one to be skipped
+    if not head.startswith(BEGINNINGS) and not zstd and head[257:262] != b"ustar":
+        raise ValueError("it is no archive" if head else "it is empty")
 
 
 def _remote(config: Config, base: Path) -> DatasetSource:

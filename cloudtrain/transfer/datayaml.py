@@ -11,32 +11,17 @@ local file is only read.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from cloudtrain.errors import ConfigError, Problem
+from cloudtrain.transfer.yamlfile import NoYaml, key_lines, parsed
 
 SPLITS = ("train", "val", "test")
 IMAGES = frozenset(
-    (
-        "avif",
-        "bmp",
-        "dng",
-        "heic",
-        "heif",
-        "jp2",
-        "jpeg",
-        "jpeg2000",
-        "jpg",
-        "mpo",
-        "pfm",
-        "png",
-        "tif",
-        "tiff",
-        "webp",
-    )
+    "avif bmp dng heic heif jp2 jpeg jpeg2000 jpg mpo pfm png tif tiff webp".split()  # noqa: SIM905
 )
 """Suffixes that the trainers take for images."""
 
@@ -88,40 +73,12 @@ def read_data_yaml(file: Path, shown: str, bases: tuple[Path, ...]) -> DataYaml:
     return reader.result()
 
 
-def key_lines(text: str) -> dict[str, int]:
-    """Return the 1-based line of every top-level key and of `a.b` below it; {} if it is no YAML."""
-    import yaml
-
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        return {}
-    return dict(_keys(node, ""))
-
-
-def _keys(node: object, above: str) -> Iterator[tuple[str, int]]:
-    import yaml
-
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for key, value in cast("list[tuple[yaml.Node, yaml.Node]]", node.value):
-        name = f"{above}{key.value}"
-        yield name, key.start_mark.line + 1
-        if not above:
-            yield from _keys(value, f"{name}.")
-
-
 def _load(file: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
-    import yaml
-
     try:
         text = file.read_text(encoding="utf-8-sig")
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 0
-        what = getattr(error, "problem", None) or "cannot be read"
-        raise ConfigError((Problem(shown, line, f"this is no YAML: {what}"),)) from error
+        document = parsed(text)
+    except NoYaml as error:
+        raise ConfigError((Problem(shown, error.line, f"this is no YAML: {error}"),)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError((Problem(shown, 0, f"cannot be read: {error}"),)) from error
     if not isinstance(document, dict):
@@ -164,12 +121,14 @@ class _Reader:
         else:
             candidates = [base / os.path.expanduser(given) for base in (home, *bases, home.parent)]  # noqa: PTH111
         required = [value for split in ("train", "val") for value in _values(self.document[split])]
-        fits = (root for root in candidates if all(_find(root, value) for value in required))
-        some = (root for root in candidates if root.is_dir())
-        self.root = Path(os.path.realpath(next(fits, next(some, candidates[0]))))
-        if given and not self.root.is_dir():
+        there = [root for root in candidates if os.path.isdir(root)]  # noqa: PTH112  (no name raises)
+        fits = (root for root in there if all(_find(root, value) for value in required))
+        root = next(fits, there[0] if there else None)
+        if root is None and given:
             self.problem("path", f"`path: {given}` is not there (looked for `{candidates[0]}`)")
             self.rootless = True
+        else:
+            self.root = Path(os.path.realpath(root or home))
 
     def split(self, split: str) -> None:
         """Find one split, note what moves for it, and rewrite it in the document."""
@@ -199,7 +158,7 @@ class _Reader:
         labels = _labels_of(path)
         self.folders[path] = self.place(path)
         if labels is not None and labels.is_dir():
-            self.folders[labels] = self.place(labels)
+            self.folders[labels] = _labelled(self.folders[path])
         if split == "train" and not _any_file(labels or path, frozenset(("txt",))):
             self.problem(split, f"`{split}:` has no labels: no .txt in `{labels or path}`")
         return self.folders[path]
@@ -218,10 +177,11 @@ class _Reader:
                 if missing == 1:
                     self.problems.append(Problem(str(path), number, f"`{given}` is not there"))
                 continue
-            self.files[image] = self.place(image)
+            folder = self.place(image.parent)
+            self.files[image] = f"{folder}/{image.name}".lstrip("/")
             label = _label_of(image)
             if label.is_file():
-                self.files[label] = self.place(label)
+                self.files[label] = f"{_labelled(folder)}/{label.name}".lstrip("/")
             rows.append(f"./{self.files[image]}")
         if lines is not None and not rows and not missing:
             self.problem(split, f"`{split}:` names no image: `{path}` is empty")
@@ -250,19 +210,23 @@ class _Reader:
         base = file.parent if given.startswith("./") else self.root
         for folder in (base, file.parent, self.file.parent):
             path = Path(os.path.abspath(folder / given))  # noqa: PTH100  (a linked image keeps its name)
-            if path.is_file():
+            if os.path.isfile(path):  # noqa: PTH113  (false for a name that no file can have)
                 return path
         return None
 
-    def place(self, path: Path) -> str:
-        """Return where `path` lies below the remote dataset, so that labels are found from images."""
-        if path == self.root:
-            return ""
-        if path.is_relative_to(self.root):
-            return path.relative_to(self.root).as_posix()
-        anchor = _anchor(path)
+    def place(self, folder: Path) -> str:
+        """Return where a folder of images will lie, so that the trainers find the labels from there.
+
+        Below the remote dataset as below the root, unless the `images` of its path that becomes
+        `labels` is the root or above it: the labels lie outside then, and so must the images.
+        """
+        at = _deciding(folder.parts)
+        if folder.is_relative_to(self.root) and (at is None or at >= len(self.root.parts)):
+            rest = folder.relative_to(self.root).as_posix()
+            return "" if rest == "." else rest
+        anchor = folder if at is None else Path(*folder.parts[:at])
         name = self.anchors.setdefault(anchor, f"outside-{len(self.anchors) + 1}")
-        rest = path.relative_to(anchor).as_posix()
+        rest = folder.relative_to(anchor).as_posix()
         return name if rest == "." else f"{name}/{rest}"
 
     def result(self) -> DataYaml:
@@ -288,29 +252,32 @@ def _find(root: Path, value: str) -> Path | None:
     if value.startswith("../"):
         options.append(root / value[3:])
     for option in options:
-        if option.exists():
+        if os.path.exists(option):  # noqa: PTH110  (false for a name that no file can have)
             return Path(os.path.abspath(option))  # noqa: PTH100  (`/images/` may be a link's name)
     return None
 
 
+def _deciding(parts: Sequence[str]) -> int | None:
+    """Which part of a folder's path becomes `labels`; None when the labels lie beside the images."""
+    return max((at for at, name in enumerate(parts) if name == "images"), default=None)
+
+
 def _labels_of(folder: Path) -> Path | None:
     """The labels' folder of a folder of images; None when they lie inside it."""
-    parts = list(folder.parts)
-    if "images" not in parts:
-        return None
-    last = len(parts) - 1 - parts[::-1].index("images")
-    return Path(*parts[:last], "labels", *parts[last + 1 :])
+    at = _deciding(folder.parts)
+    return None if at is None else Path(*folder.parts[:at], "labels", *folder.parts[at + 1 :])
+
+
+def _labelled(place: str) -> str:
+    """Where the labels of the images in a folder there must lie."""
+    parts = place.split("/")
+    if (at := _deciding(parts)) is not None:
+        parts[at] = "labels"
+    return "/".join(parts)
 
 
 def _label_of(image: Path) -> Path:
     return ((_labels_of(image.parent) or image.parent) / image.name).with_suffix(".txt")
-
-
-def _anchor(path: Path) -> Path:
-    last = max((at for at, name in enumerate(path.parts) if name in ("images", "labels")), default=0)
-    if last:
-        return Path(*path.parts[:last])
-    return path if path.is_dir() else path.parent
 
 
 def _any_file(folder: Path, suffixes: frozenset[str]) -> bool:

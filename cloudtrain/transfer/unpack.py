@@ -22,6 +22,7 @@ from cloudtrain.transfer.datayaml import SPLITS
 from cloudtrain.transfer.scripts import script
 from cloudtrain.transfer.told import Told
 from cloudtrain.transfer.wire import exchange
+from cloudtrain.transfer.yamlfile import NoYaml, parsed
 
 UNPROVEN = "what came from the address was not compared with what lies there: only what was unpacked was"
 MARK = "# cloudtrain wrote this from "
@@ -125,8 +126,8 @@ def _point_here(remote: Remote, layout: Layout, path: str, text: bytes) -> None:
     import yaml
 
     try:
-        loaded: object = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        loaded = parsed(text)
+    except NoYaml as error:
         raise TransferError(f"`{path}` in the archive is no YAML: {error}") from error
     if not isinstance(loaded, dict):
         raise TransferError(f"`{path}` in the archive is no data.yaml")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from cloudtrain.errors import UsageError
+from cloudtrain.errors import TransferError, UsageError
 from cloudtrain.models.config import Config
 from cloudtrain.transfer.dataset import DatasetSource, inspect_dataset
+from cloudtrain.transfer.push import project_tree
+from cloudtrain.transfer.tree import Tree
 
 
-def check_project(config: Config, base: Path) -> DatasetSource | None:
+def check_project(config: Config, base: Path, *, launches: bool = False) -> DatasetSource | None:
     """Check code, model, requirements and dataset; return what there is to push of the latter.
 
-    Raises `UsageError` or `ConfigError` with the next thing to do.
+    Before something `launches`, look also whether all that is to be sent can be read: that takes a
+    second for 100,000 files. Raises `UsageError`, `ConfigError` or `TransferError` with the next thing to do.
     """
     root = base / config.project.path
     if config.project.git is None:
@@ -28,7 +32,20 @@ def check_project(config: Config, base: Path) -> DatasetSource | None:
             f"kind {config.train.kind} needs a dataset and none is set",
             hint="write `dataset: {path: data.yaml}` into cloudtrain.yaml",
         )
+    if launches and config.project.git is None:
+        _check_readable(project_tree(config, base), "or leave it out with `project.exclude`")
+    if launches and source is not None:
+        _check_readable(source.tree, "or take it out of the dataset")
     return source
+
+
+def _check_readable(tree: Tree, otherwise: str) -> None:
+    for entry in tree.files:
+        if entry.source is not None and not os.access(entry.source, os.R_OK):
+            raise TransferError(
+                f"cannot read `{entry.source}`: permission denied",
+                hint=f"change its permissions, {otherwise}",
+            )
 
 
 def _check_requirements(config: Config, root: Path) -> None:

@@ -61,7 +61,7 @@ def up(context: Context) -> Up:
 
     Raises the typed error of whatever stopped it, after saying what still runs.
     """
-    source = check_project(context.config, context.base)
+    source = check_project(context.config, context.base, launches=True)
     folder = find_run(context.base, None)
     _same_run(context, folder)
     provider = context.provider()

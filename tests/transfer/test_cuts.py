@@ -306,8 +306,13 @@ def test_a_broken_push_of_a_change_in_the_same_second_goes_on(
 def test_changed_big_files(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
     """By rsync where both have it, whole where not: the same files either way."""
     fill(base, 12, 1_500_000)
+    odd = [base / name for name in ("#1.bin", ";2.bin", "-s.bin", " .bin", "#a/b.bin", "new\nline.bin")]
+    for path in odd:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(os.urandom(1_500_000))
     push_project(line, Config(), base, layout, seen)
-    for number, path in enumerate(sorted(base.rglob("*.bin"))):
+    plain = [path for path in sorted(base.rglob("*.bin")) if path not in odd]
+    for number, path in enumerate([*odd, *plain]):
         if number < 10:
             with path.open("r+b") as file:
                 file.seek(700_000)

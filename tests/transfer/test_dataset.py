@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,9 @@ def test_caches_stay_and_digest_follows(tmp_path: Path) -> None:
     assert dataset_digest(source) != dataset_tree(source).digest
 
 
+PLAIN = "train: images/train\nval: images/val\nnc: 2\n"
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
@@ -146,6 +151,15 @@ def test_caches_stay_and_digest_follows(tmp_path: Path) -> None:
         ("train: [images/train\nval: x\n", 2, "no YAML"),
         ("- a\n", 1, "expected"),
         ("train: labels/train\nval: images/val\nnc: 1\n", 1, "has no images"),
+        (f"{PLAIN}date: 2024-02-30\n", 4, "`2024-02-30` is no timestamp"),
+        (f"{PLAIN}date: [a, !!timestamp b]\n", 4, "`b` is no timestamp"),
+        (f"{PLAIN}x: !!int abc\n", 4, "`abc` is no int"),
+        (f"{PLAIN}x: {'[' * 3000}{']' * 3000}\n", 0, "nested too deeply"),
+        (f"{PLAIN}x: \0\n", 0, "special characters"),
+        (f'{PLAIN}path: "a\\0b"\n', 4, "is not there"),
+        (f"{PLAIN}test: x\npath: {'a' * 300}\n", 5, "is not there"),
+        (f"train: {'a' * 300}\nval: images/val\nnc: 1\n", 1, "is not there"),
+        ('train: "a\\0b"\nval: images/val\nnc: 1\n', 1, "is not there"),
     ],
 )
 def test_broken_files_name_the_line(tmp_path: Path, text: str, line: int, words: str) -> None:
@@ -171,6 +185,75 @@ def test_missing_path_names_the_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cloudtrain.yaml:3: .*is not there") as caught:
         inspect("absent.yaml", tmp_path)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("path", ["a" * 300, "a\0b", "~nobody-here/data.yaml"])
+def test_a_path_that_no_file_can_have(tmp_path: Path, path: str) -> None:
+    with pytest.raises(ConfigError, match="is not there"):
+        inspect(path, tmp_path)
+
+
+def test_lines_of_a_list_that_no_file_can_have(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "ds", "train: train.txt\nval: images/val\nnames: [a]\n")
+    for name in ("a" * 300, "a\0b"):
+        (tmp_path / "ds" / "train.txt").write_text(f"images/train/0.png\n{name}\n")
+        with pytest.raises(ConfigError, match=r"train\.txt:2: .*is not there"):
+            inspect("ds/data.yaml", tmp_path)
+
+
+def pack(folder: Path, kind: str, *names: str) -> bytes:
+    """Return an archive of folders (ending in `/`) and files."""
+    for name in names:
+        (folder / name).mkdir() if name.endswith("/") else (folder / name).write_text("x")
+    file = folder.with_suffix(f".{kind}")
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in names:
+                archive.write(folder / name, name)
+    else:
+        with tarfile.open(file, "w:gz" if kind.endswith("gz") else "w") as archive:
+            for name in names:
+                archive.add(folder / name, name)
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "cut", "words"),
+    [
+        ("a.tar.gz", ["a"], 10, "cannot be read: Compressed file ended"),
+        ("a.tar.gz", ["a"], 40, "cannot be read: Compressed file ended"),
+        ("a.tar.gz", ["a"], 0, "cannot be read"),
+        ("a.tar", [], None, "holds no files"),
+        ("a.tar", ["b/"], None, "holds no files"),
+        ("a.zip", [], None, "holds no files"),
+        ("a.zip", ["b/"], None, "holds no files"),
+    ],
+)
+def test_an_archive_that_is_cut_or_empty(
+    tmp_path: Path, name: str, names: list[str], cut: int | None, words: str
+) -> None:
+    (tmp_path / "of").mkdir()
+    content = pack(tmp_path / "of", name.partition(".")[2], *names)
+    (tmp_path / name).write_bytes(content[:cut])
+    with pytest.raises(ConfigError, match=words):
+        inspect(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.7z", "a.rar", "a.tar.zst", "a.tzst"])
+def test_what_is_an_archive_by_its_name_only(tmp_path: Path, name: str) -> None:
+    for content, words in (
+        (b"", "it is empty"),
+        (b"<html>", "it is no archive"),
+        (bytes(1024), "no archive"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ConfigError, match=words):
+            inspect(name, tmp_path)
+    (tmp_path / "of").mkdir()
+    good = [pack(tmp_path / "of", "zip", "a"), pack(tmp_path / "of", "tar", "a"), b"\x28\xb5\x2f\xfd rest"]
+    for content in (*good, b"7z\xbc\xaf\x27\x1c rest", b"Rar!\x1a\x07\0 rest"):
+        (tmp_path / name).write_bytes(content)
+        assert inspect(name, tmp_path).kind == "archive"
 
 
 def test_none_and_folder_and_remote(tmp_path: Path) -> None:
@@ -217,3 +300,35 @@ def test_what_is_no_list_is_named(tmp_path: Path, train: str, content: bytes, wo
         inspect("ds/data.yaml", tmp_path)
     assert len(caught.value.problems) == 1
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("root", "train", "val"),
+    [("images", "train", "val"), ("images/sub", ".", "../val"), ("images", "train.txt", "val")],
+)
+def test_a_root_in_a_folder_called_images(tmp_path: Path, root: str, train: str, val: str) -> None:
+    """The labels lie outside it; on the machine, too, they are where the trainers look for them."""
+    for split in ("sub/train", "train", "val"):
+        for kind, end in (("images", "png"), ("labels", "txt")):
+            (tmp_path / "coco" / kind / split).mkdir(parents=True)
+            (tmp_path / "coco" / kind / split / f"0.{end}").write_text("0 0.5 0.5 0.1 0.1")
+    (tmp_path / "coco" / "images" / "train.txt").write_text("train/0.png\n")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "data.yaml").write_text(
+        f"path: ../coco/{root}\ntrain: {train}\nval: {val}\nnames: [a]\n"
+    )
+    source = inspect("p/data.yaml", tmp_path)
+    names = {entry.path for entry in source.tree.files}
+    images = {f"/far/data/{name}" for name in names if name.endswith(".png")}
+    assert len(images) == 2
+    for image in images:
+        label = "/labels/".join(image.rsplit("/images/", 1)).removesuffix(".png") + ".txt"
+        assert label.removeprefix("/far/data/") in names
+    document = rewritten(source)
+    assert f"/far/data/{document['val']}/0.png" in images
+    if train.endswith(".txt"):
+        (made,) = (entry for entry in source.tree.files if entry.content)
+        assert made.path == document["train"]
+        assert f"/far/data/{made.content.decode().strip().removeprefix('./')}" in images
+    else:
+        assert any(image.startswith(f"/far/data/{document['train']}/") for image in images)

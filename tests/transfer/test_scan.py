@@ -193,3 +193,13 @@ def test_what_stayed_in_a_phrase() -> None:
     phrase = "1 run folder, 2 of .git and caches, 1 link out of the folder, 2 ignored"
     assert left_at_home(lines) == phrase
     assert left_at_home(()) == ""
+
+
+def test_lines_that_git_passes_over(tmp_path: Path) -> None:
+    write(tmp_path, "a.log", "b", "z", "build/x", "own.txt", "excluded.txt")
+    odd = "!\nb\\\n[z-a]\nx[z-a]/\nfoo/\\\n!z\\\n"
+    (tmp_path / ".gitignore").write_text(f"{odd}*.log\n")
+    (tmp_path / ".cloudtrainignore").write_text(f"own.txt\n{odd}")
+    (tmp_path / "build" / ".gitignore").write_text("!")
+    kept = names(tmp_path, *odd.splitlines(), "excluded.txt")
+    assert kept == {".cloudtrainignore", ".gitignore", "b", "build/.gitignore", "build/x", "z"}

@@ -336,6 +336,20 @@ def test_nothing_escapes(line: Remote, layout: Layout, base: Path, seen: Seen, n
     assert not Path("/tmp/cloudtrain-escaped").exists()
 
 
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_a_link_to_the_top_of_an_archive_stays_in_it(
+    line: Remote, layout: Layout, base: Path, seen: Seen
+) -> None:
+    with tarfile.open(base / "l.tar", "w") as archive:
+        for name, target in (("latest", "."), ("sub/up", "..")):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            archive.addfile(link)
+        archive.addfile(tarfile.TarInfo("a.csv"))
+    push_dataset(line, found(Dataset(path="l.tar"), base), layout, seen)
+    assert contents(Path(layout.data)) == {"a.csv": b"", "latest": ".", "sub/up": ".."}
+
+
 @pytest.mark.parametrize("machine", ["rsync", also("tar")], indirect=True)
 def test_a_bomb(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
     """A gigabyte and a half of zeros in a thousandth of that."""
@@ -413,6 +427,13 @@ def test_data_yaml_points_to_the_images_after_every_push(
         assert (Path(document["path"]) / document["train"] / "a.jpg").is_file()
         stamps.add(written.stat().st_mtime_ns)
     assert len(stamps) == 1
+
+
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_a_broken_data_yaml_in_an_archive(line: Remote, layout: Layout, base: Path, seen: Seen) -> None:
+    source = archive_of(base, {"ds/data.yaml": "train: images\ndate: 2024-02-30\n", "ds/images/a.jpg": "x"})
+    with pytest.raises(TransferError, match=r"ds/data.yaml.*no YAML.*2024-02-30"):
+        push_dataset(line, source, layout, seen)
 
 
 def _images(root: str, train: str) -> str:

@@ -57,6 +57,16 @@ class Halting(http.server.BaseHTTPRequestHandler):
     asked: ClassVar[list[str]]
     ranges: ClassVar[bool]
     refuses: ClassVar[bool] = False
+    version: ClassVar[tuple[str, str]] = ("", "")
+    if_range: ClassVar[bool] = True
+    cut: ClassVar[bool] = False
+
+    def from_there(self) -> int:
+        """Where it is to begin: at its beginning for who has the begin of another version."""
+        said, of = self.headers["Range"], self.headers["If-Range"]
+        if not said or not self.ranges or (self.if_range and of not in (None, self.version[1])):
+            return 0
+        return int(said.removeprefix("bytes=").split("-")[0])
 
     def do_GET(self) -> None:
         if self.refuses:
@@ -65,23 +75,24 @@ class Halting(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"no, a")
             return
-        begin = 0
-        said = self.headers["Range"]
-        if said and self.ranges:
-            begin = int(said.removeprefix("bytes=").split("-")[0])
-        self.asked.append(said or "")
+        begin = self.from_there()
+        self.asked.append(self.headers["Range"] or "")
         if begin >= len(self.body):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(self.body)}")
             self.end_headers()
             return
-        self.send_response(206 if said and self.ranges else 200)
-        if said and self.ranges:
+        self.send_response(206 if begin else 200)
+        if self.version[0]:
+            self.send_header(*self.version)
+        if begin:
             self.send_header("Content-Range", f"bytes {begin}-{len(self.body) - 1}/{len(self.body)}")
         self.send_header("Content-Length", str(len(self.body) - begin))
         self.end_headers()
         middle = max(begin, len(self.body) // 2)
         self.wfile.write(self.body[begin:middle])
+        if self.cut:
+            return
         self.go_on.wait(60)
         self.wfile.write(self.body[middle:])
 
@@ -215,6 +226,49 @@ def test_an_address_that_has_ended_costs_nothing_of_what_came(
     with pytest.raises(TransferError, match="403"):
         push_dataset(line, source, layout, Seen(), lent=lent)
     assert part.read_bytes() == handler.body
+
+
+DATES = ("Sat, 01 Aug 2026 00:00:00 GMT", "Sun, 02 Aug 2026 00:00:00 GMT")
+
+
+@pytest.mark.parametrize("if_range", [True, False])
+@pytest.mark.parametrize(
+    ("header", "before", "after", "goes_on"),
+    [
+        ("ETag", '"a"', '"b"', False),
+        ("ETag", '"a\\"', '"a\\"', True),
+        ("Last-Modified", *DATES, False),
+        ("Last-Modified", DATES[0], DATES[0], True),
+        ("ETag", 'W/"a"', 'W/"b"', True),  # it says nothing about bytes: none can be asked for by it
+    ],
+)
+def test_a_file_that_changed_on_its_server_comes_from_its_beginning(
+    line: Remote,
+    layout: Layout,
+    base: Path,
+    halting: tuple[str, type[Halting]],
+    header: str,
+    before: str,
+    after: str,
+    goes_on: bool,
+    if_range: bool,
+) -> None:
+    """Half of one and half of the other would be an archive of nobody's."""
+    url, handler = halting
+    source, lent = from_address(url, base)
+    handler.go_on.set()
+    handler.cut, handler.if_range, handler.version = True, if_range, (header, before)
+    with pytest.raises(TransferError):
+        push_dataset(line, source, layout, Seen(), lent=lent)
+    handler.cut, handler.version = False, (header, after)
+    if not goes_on:
+        handler.body = handler.body.replace(TABLE, TABLE[::-1])
+    handler.asked.clear()
+    push_dataset(line, source, layout, Seen(), lent=lent)
+    (there,) = (path for path in (Path(layout.root) / "archives").iterdir() if path.name[0] != ".")
+    assert there.read_bytes() == handler.body
+    assert handler.asked[0].startswith("bytes=")
+    assert handler.asked[1:] == ([] if goes_on else [""])
 
 
 def test_an_archive_says_how_far_it_is_read(
