@@ -1,7 +1,8 @@
 """One lane to the machine: a script there that takes files, and answers for each lot.
 
 A lot counts when it was answered. What broke off in the middle was not, so it is sent
-again, by this command or by the next (templates/push-lane.sh).
+again, by this command or by the next (templates/push-lane.sh). As soon as another push has
+looked at what is there, nothing more is obeyed that lanes of an older one are told, or were.
 """
 
 from __future__ import annotations

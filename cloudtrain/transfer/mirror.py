@@ -11,10 +11,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import cast
 
 from cloudtrain.errors import ConnectError, TransferError
 from cloudtrain.events import Note, Reporter
@@ -79,6 +81,8 @@ class Mirror:
     sent_bytes: int = 0
     arrived: tuple[int, int] = (0, 0)
     """Files and bytes that the machine counted."""
+    word: str = ""
+    """What all lanes of a round call themselves, so that the machine tells them from those of an older push."""
 
     def run(self, scan: Callable[[], Tree]) -> PushReport:
         """Make the machine have what `scan` finds. Raises `TransferError` and `ConnectError`."""
@@ -98,10 +102,10 @@ class Mirror:
 
     def round(self, scan: Callable[[], Tree], wrong: tuple[Entry, ...]) -> tuple[Tree, bool]:
         """Send what differs of what `scan` finds; False when what arrived is not what was looked at."""
-        began = time.monotonic()
+        began, self.word = time.monotonic(), secrets.token_hex(8)
         with ThreadPoolExecutor(1) as beside:
             scanning = beside.submit(_digested, scan)  # while the lane opens, which takes two round trips
-            with open_lane(self.remote, self.place.folder, self.place.manifest) as lane:
+            with open_lane(self.remote, *self.arguments) as lane:
                 opened = time.monotonic() - began
                 tree = scanning.result()
                 asked = time.monotonic()
@@ -114,6 +118,11 @@ class Mirror:
                     self.arrived = len(tree.files), tree.bytes
                     return tree, True
                 return tree, self.move(lane, tree, there, rtt, wrong)
+
+    @property
+    def arguments(self) -> tuple[str, str, str]:
+        """What the script of each lane is called with."""
+        return self.place.folder, self.place.manifest, self.word
 
     def move(self, lane: Lane, tree: Tree, there: There, rtt: float, wrong: tuple[Entry, ...]) -> bool:
         """Send what is not there; return whether what is there then is the whole tree."""
@@ -155,9 +164,8 @@ class Mirror:
         else:
             load = self.load(moving, others, there)
             meter.skip(load.there)
-            with Lanes(
-                self.remote, (self.place.folder, self.place.manifest), meter, rtt, load.tasks
-            ) as lanes:
+            arguments = cast("tuple[str, str]", self.arguments)  # it gives them to each lane as they are
+            with Lanes(self.remote, arguments, meter, rtt, load.tasks) as lanes:
                 asked = self.begin(lane, tree, moving, wrong)
                 if not there.fresh:  # what must go first goes before anything comes beside it
                     self.settle(lane, asked)
