@@ -66,6 +66,8 @@ class Load:
     """By rsync, which sends what differs in them."""
     there: int
     """Bytes of big files that a broken push has brought, or that are holes."""
+    torn: set[str]
+    """Names of parts whose file was not there, while it was sent, as it was listed."""
 
 
 @dataclass(slots=True)
@@ -160,7 +162,7 @@ class Mirror:
             for batch in batches([*others, *moving], INLINE // 2):
                 lane.send(batch, Squeeze())
                 asked += 1
-            asked += self.place_all(lane, tree, ())
+            asked += self.place_all(lane, tree, (), set())
         else:
             load = self.load(moving, others, there)
             meter.skip(load.there)
@@ -174,7 +176,7 @@ class Mirror:
                 meter.add(0, len(load.big))
                 if load.groups:
                     bulk.rsync(self.remote, load.groups, self.place.folder, meter)
-                asked = self.place_all(lane, tree, load.big)
+                asked = self.place_all(lane, tree, load.big, load.torn)
         self.settle(lane, asked)
         still = _unchanged(moving)  # while the machine compares
         word, count, total = lane.answer().split(" ")
@@ -199,11 +201,16 @@ class Mirror:
         others = [*others, *(Entry(below.rstrip("/"), "dir") for _, below in groups if below)]
         new = [entry for entry in moving if entry.raw not in raw]
         big = tuple((entry, _id(entry)) for entry in new if entry.size >= BIG)
-        cut = [piece for entry, id_ in big for piece in pieces(entry, id_, there.parts.get(id_, frozenset()))]
+        torn: set[str] = set()
+        cut = [
+            piece
+            for entry, id_ in big
+            for piece in pieces(entry, id_, there.parts.get(id_, frozenset()), torn)
+        ]
         lot = _lot(sum(entry.size for entry in moving))
         small = batches([*others, *(entry for entry in new if entry.size < BIG)], lot)
         skipped = sum(entry.size for entry, _ in big) - sum(piece.size for piece in cut)
-        return Load(spread([*small, *cut]), big, groups, skipped)
+        return Load(spread([*small, *cut]), big, groups, skipped, torn)
 
     def by_rsync(self, moving: list[Entry], there: There) -> list[Entry]:
         """Choose what only changed, when it is enough to look for what differs in it."""
@@ -213,12 +220,17 @@ class Mirror:
         return changed if sum(entry.size for entry in changed) >= DELTA else []
 
     @staticmethod
-    def place_all(lane: Lane, tree: Tree, big: tuple[tuple[Entry, str], ...]) -> int:
-        """Have big files renamed into place and everything compared; return how many answers come before that's."""
-        if big:
-            lane.say("place", records(big))
-        lane.say("commit", b"", tree.digest, tree.stat_digest)
-        return bool(big)
+    def place_all(lane: Lane, tree: Tree, big: tuple[tuple[Entry, str], ...], torn: set[str]) -> int:
+        """Have big files renamed into place and everything compared; return how many answers come before that's.
+
+        What is torn stays a part: it has the file's size, and would get its time, too.
+        """
+        whole = tuple((entry, id_) for entry, id_ in big if id_ not in torn)
+        if whole:
+            lane.say("place", records(whole))
+        digests = ("torn", "torn") if torn else (tree.digest, tree.stat_digest)  # no digest is that
+        lane.say("commit", b"", *digests)
+        return bool(whole)
 
     @staticmethod
     def settle(lane: Lane, asked: int) -> None:
