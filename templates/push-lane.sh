@@ -54,7 +54,8 @@ look() { # digest, stat digest
     claim # before anything is listed: it must not change by an older push
     local at=$folder fresh=fresh
     while [ ! -d "$at" ]; do at=$(dirname "$at"); done
-    if [ -e "$manifest.names" ]; then fresh=again; fi
+    # A link to nothing may lie there, even: it must be out of the way before anything comes.
+    if [ -e "$manifest.names" ] || { [ -d "$folder" ] && [ -n "$(ls -A "$folder")" ]; }; then fresh=again; fi
     printf 'differs\n%s\n%s\n%s\n' "$(command -v rsync || :)" "$(df -Pk "$at" | awk 'NR == 2 { print $4 }')" "$fresh"
     {
         [ ! -d "$folder" ] || (cd "$folder" && find . -ignore_readdir_race -type f -printf '%s %Ts %m %P\0')
@@ -70,7 +71,7 @@ look() { # digest, stat digest
     printf '\n'
 }
 
-aside() { # a folder where something else must stand: what the machine put into it is kept
+aside() { # what stands where something else must: what the machine made is kept
     local kept=$1.cloudtrain-kept number=1
     while [ -e "$kept" ] || [ -L "$kept" ]; do number=$((number + 1)) kept=$1.cloudtrain-kept-$number; done
     mv -T -- "$1" "$kept"
@@ -80,13 +81,19 @@ names() { # of files and links, from a list
     sed -z -n 's/^[fl]//p' "$1" | sort -zu
 }
 
+folders() { # of those and of empty folders, from a list, the topmost first
+    sed -z -n -E '/^d/{ s/^d(.*)/\1\//p; d }; s/^[fl]//p' "$1" | sed -z 's/[^/]*$//' | uniq -z |
+        sed -z -n -e ':up' -e '/\//!b' -e 's/\/[^/]*$//p' -e 'b up' | sort -zu
+}
+
 tidy() { # parts of what is not sent any more
-    local part
+    [ -d "$parts" ] || return 0
     sed -z -n 's/^p//p' "$own/new" | tr '\0' '\n' > "$own/kept"
-    for part in "$parts"/*; do
-        part=${part##*/}
-        grep -qxF -e "${part%.done}" "$own/kept" || rm -f "$parts/$part"
-    done
+    # One process for all: there may be as many parts as big files.
+    find "$parts" -mindepth 1 -maxdepth 1 -printf '%f\n' | awk '
+        listed { kept[$0]; next }
+        { id = $0; sub(/\.done$/, "", id); if (!(id in kept)) print }
+    ' listed=1 "$own/kept" listed=0 - | (cd "$parts" && xargs -r -d '\n' rm -f --)
 }
 
 begin() { # deletes what earlier pushes left and this one does not have
@@ -107,6 +114,10 @@ begin() { # deletes what earlier pushes left and this one does not have
             xargs -0 -r rmdir -p --ignore-fail-on-non-empty -- 2> /dev/null || :
         names "$own/new" | comm -z -12 - "$own/folders" |
             while IFS= read -r -d '' path; do [ ! -d "$path" ] || aside "$path"; done
+        folders "$own/new" | while IFS= read -r -d '' path; do
+            if [ -d "$path" ]; then continue; fi # a link to one, too
+            if [ -e "$path" ] || [ -L "$path" ]; then aside "$path"; fi
+        done
     )
     tidy
     # Should this push break, nobody knows which of them lies there: the ones before stay.
