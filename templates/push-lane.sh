@@ -1,11 +1,45 @@
 # shellcheck shell=bash disable=SC2154 # push-lib.sh comes before
-# Arguments: folder, manifest. Obeys lines `word length rest...`, each followed by `length` bytes and a line
-# `end`, and answers each with one line; `look` with more before it. What breaks off in the middle is never
-# answered, so it never counts.
+# Arguments: folder, manifest, and whose push this is: a word that all its lanes share. Obeys lines
+# `word length rest...`, each followed by `length` bytes and a line `end`, and answers each with one line;
+# `look` with more before it. What breaks off in the middle is not obeyed.
 set -e -o pipefail
-folder=$1 manifest=$2 parts=$2.parts
+folder=$1 manifest=$2 parts=$2.parts push=${3-}
+own=$manifest.lane.$$ lot=$manifest.lane.$$/lot
+trap 'rm -rf "$own"' EXIT
 
-take() { dd bs=128K iflag=fullblock,count_bytes count="$length" status=none; }
+# A line that died may be noticed here long after the next push began, so everything is taken whole aside,
+# and nothing is done any more for a push after which another one has looked. While something is done, a
+# lock keeps the next one waiting; nobody waits for bytes with the lock held.
+locked() { # flock's option
+    exec 9<> "$manifest.owner"
+    flock "$1" 9 2> /dev/null || : # a machine without it has at least the word
+}
+release() { exec 9>&-; }
+
+claim() {
+    mkdir -p "${manifest%/*}"
+    locked -x
+    printf '%s\n' "$push" > "$manifest.owner"
+    rm -rf "$manifest".lane.* # what lanes that were killed have left
+    release
+}
+
+mine() { # or the end
+    local owner=''
+    locked -s
+    read -r owner < "$manifest.owner" || :
+    if [ "$owner" != "$push" ] || [ -e "$manifest.unpacked" ]; then
+        echo 'a later push has taken over from this one' >&2
+        echo 'hint: once the other has ended, run the same command again' >&2
+        exit 75
+    fi
+    [ -d "$folder" ] || mkdir -p "$folder"
+}
+
+take() { # "$own" may be gone: then another push has begun
+    [ -d "$own" ] || mkdir -p "$own"
+    dd bs=128K iflag=fullblock,count_bytes count="$length" status=none > "$lot"
+}
 
 ours() { # what an archive, S3 or a command put there goes (dataset-lib.sh): this push knows nothing of it
     [ -f "$manifest.unpacked" ] || return 0
@@ -17,9 +51,11 @@ ours() { # what an archive, S3 or a command put there goes (dataset-lib.sh): thi
 look() { # digest, stat digest
     ours
     if same "$folder" "$manifest" "$1" "$2"; then printf 'same\n'; return; fi
+    claim # before anything is listed: it must not change by an older push
     local at=$folder fresh=fresh
     while [ ! -d "$at" ]; do at=$(dirname "$at"); done
-    if [ -e "$manifest.names" ]; then fresh=again; fi
+    # A link to nothing may lie there, even: it must be out of the way before anything comes.
+    if [ -e "$manifest.names" ] || { [ -d "$folder" ] && [ -n "$(ls -A "$folder")" ]; }; then fresh=again; fi
     printf 'differs\n%s\n%s\n%s\n' "$(command -v rsync || :)" "$(df -Pk "$at" | awk 'NR == 2 { print $4 }')" "$fresh"
     {
         [ ! -d "$folder" ] || (cd "$folder" && find . -ignore_readdir_race -type f -printf '%s %Ts %m %P\0')
@@ -35,7 +71,7 @@ look() { # digest, stat digest
     printf '\n'
 }
 
-aside() { # a folder where something else must stand: what the machine put into it is kept
+aside() { # what stands where something else must: what the machine made is kept
     local kept=$1.cloudtrain-kept number=1
     while [ -e "$kept" ] || [ -L "$kept" ]; do number=$((number + 1)) kept=$1.cloudtrain-kept-$number; done
     mv -T -- "$1" "$kept"
@@ -45,44 +81,48 @@ names() { # of files and links, from a list
     sed -z -n 's/^[fl]//p' "$1" | sort -zu
 }
 
+folders() { # of those and of empty folders, from a list, the topmost first
+    sed -z -n -E '/^d/{ s/^d(.*)/\1\//p; d }; s/^[fl]//p' "$1" | sed -z 's/[^/]*$//' | uniq -z |
+        sed -z -n -e ':up' -e '/\//!b' -e 's/\/[^/]*$//p' -e 'b up' | sort -zu
+}
+
 tidy() { # parts of what is not sent any more
-    local part
-    sed -z -n 's/^p//p' "$manifest.new" | tr '\0' '\n' > "$manifest.kept"
-    for part in "$parts"/*; do
-        part=${part##*/}
-        grep -qxF -e "${part%.done}" "$manifest.kept" || rm -f "$parts/$part"
-    done
-    rm -f "$manifest.kept"
+    [ -d "$parts" ] || return 0
+    sed -z -n 's/^p//p' "$own/new" | tr '\0' '\n' > "$own/kept"
+    # One process for all: there may be as many parts as big files.
+    find "$parts" -mindepth 1 -maxdepth 1 -printf '%f\n' | awk '
+        listed { kept[$0]; next }
+        { id = $0; sub(/\.done$/, "", id); if (!(id in kept)) print }
+    ' listed=1 "$own/kept" listed=0 - | (cd "$parts" && xargs -r -d '\n' rm -f --)
 }
 
 begin() { # deletes what earlier pushes left and this one does not have
     rm -f "$manifest.digest"
-    # Whole or not at all: a broken push's list must delete nothing, and may end while the next begins.
-    if ! gzip -dc > "$manifest.new.$$"; then
-        rm -f "$manifest.new.$$"
-        return 1
-    fi
-    mv "$manifest.new.$$" "$manifest.new"
+    # Whole or not at all: half a list must delete nothing.
+    gzip -dc > "$own/new"
     touch "$manifest.names"
-    sort -zu "$manifest.names" > "$manifest.old"
-    sort -zu "$manifest.new" | comm -z -23 "$manifest.old" - > "$manifest.gone"
+    sort -zu "$manifest.names" > "$own/old"
+    sort -zu "$own/new" | comm -z -23 "$own/old" - > "$own/gone"
     (
         cd "$folder"
-        find . -ignore_readdir_race -mindepth 1 -type d -printf '%P\0' | sort -z > "$manifest.folders" || :
+        find . -ignore_readdir_race -mindepth 1 -type d -printf '%P\0' | sort -z > "$own/folders" || :
         # What the machine made a folder of since is its own.
-        names "$manifest.gone" | comm -z -23 - "$manifest.folders" | xargs -0 -r rm -f --
-        sed -z -n 's/^d//p' "$manifest.gone" | sort -zr |
+        names "$own/gone" | comm -z -23 - "$own/folders" | xargs -0 -r rm -f --
+        sed -z -n 's/^d//p' "$own/gone" | sort -zr |
             xargs -0 -r rmdir -p --ignore-fail-on-non-empty -- 2> /dev/null || :
-        sed -z -n -E 's/^[fl](.*)\/[^\/]*$/\1/p' "$manifest.gone" | sort -zur |
+        sed -z -n -E 's/^[fl](.*)\/[^\/]*$/\1/p' "$own/gone" | sort -zur |
             xargs -0 -r rmdir -p --ignore-fail-on-non-empty -- 2> /dev/null || :
-        names "$manifest.new" | comm -z -12 - "$manifest.folders" |
+        names "$own/new" | comm -z -12 - "$own/folders" |
             while IFS= read -r -d '' path; do [ ! -d "$path" ] || aside "$path"; done
+        folders "$own/new" | while IFS= read -r -d '' path; do
+            if [ -d "$path" ]; then continue; fi # a link to one, too
+            if [ -e "$path" ] || [ -L "$path" ]; then aside "$path"; fi
+        done
     )
-    rm -f "$manifest.old" "$manifest.gone" "$manifest.folders"
     tidy
     # Should this push break, nobody knows which of them lies there: the ones before stay.
-    sed -z -n 's/^r/recent /p' "$manifest.new" >> "$manifest.recent"
-    mv "$manifest.new" "$manifest.names"
+    sed -z -n 's/^r/recent /p' "$own/new" >> "$manifest.recent"
+    mv "$own/new" "$manifest.names"
 }
 
 unpack() { # folders that are there stay as they are, and may be links
@@ -122,23 +162,24 @@ commit() { # digest, stat digest
 
 while read -r word length one two three four; do
     answer=ok
-    if [ "$word" != look ] && { [ ! -d "$folder" ] || [ ! -d "${manifest%/*}" ]; }; then
-        mkdir -p "$folder" "${manifest%/*}"
-    fi
+    [ "$length" = 0 ] || take
+    read -r last
+    if [ "$last" = torn ]; then printf 'ok\n'; continue; fi # not what it was to be, says who sent it
+    [ "$last" = end ]
+    [ "$word" = look ] || mine
     case $word in
     look) look "$one" "$two";;
-    begin) take | begin;;
-    tar) take | unpack;;
-    tar.gz) take | gzip -dc | unpack;;
-    part) take | part "$one" "$two" "$three";;
-    part.gz) take | gzip -dc | part "$one" "$two" "$three";;
-    place) take | place;;
-    drop) take | drop;;
+    begin) begin < "$lot";;
+    tar) unpack < "$lot";;
+    tar.gz) gzip -dc < "$lot" | unpack;;
+    part) part "$one" "$two" "$three" < "$lot";;
+    part.gz) gzip -dc < "$lot" | part "$one" "$two" "$three";;
+    place) place < "$lot";;
+    drop) drop < "$lot";;
     commit) answer=$(commit "$one" "$two");;
     *) echo "unknown: $word" >&2; exit 64;;
     esac
-    read -r last
-    [ "$last" = end ]
     case $word in part*) printf '%s %s\n' "$one" "$four" >> "$parts/$three.done";; esac
+    release
     printf '%s\n' "$answer"
 done

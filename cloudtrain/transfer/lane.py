@@ -1,7 +1,8 @@
 """One lane to the machine: a script there that takes files, and answers for each lot.
 
 A lot counts when it was answered. What broke off in the middle was not, so it is sent
-again, by this command or by the next (templates/push-lane.sh).
+again, by this command or by the next (templates/push-lane.sh). As soon as another push has
+looked at what is there, nothing more is obeyed that lanes of an older one are told, or were.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ class Lane:
         self._write(first)
         for chunk in chunks:
             self._write(chunk)
-        self._write(b"end\n")
+        # Its length was promised, so it goes to its end; then the machine throws it away.
+        self._write(b"torn\n" if piece.id in piece.torn else b"end\n")
         return length
 
     def _write(self, data: bytes | bytearray) -> None:

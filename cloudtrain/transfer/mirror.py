@@ -11,10 +11,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import cast
 
 from cloudtrain.errors import ConnectError, TransferError
 from cloudtrain.events import Note, Reporter
@@ -64,6 +66,8 @@ class Load:
     """By rsync, which sends what differs in them."""
     there: int
     """Bytes of big files that a broken push has brought, or that are holes."""
+    torn: set[str]
+    """Names of parts whose file was not there, while it was sent, as it was listed."""
 
 
 @dataclass(slots=True)
@@ -79,6 +83,8 @@ class Mirror:
     sent_bytes: int = 0
     arrived: tuple[int, int] = (0, 0)
     """Files and bytes that the machine counted."""
+    word: str = ""
+    """What all lanes of a round call themselves, so that the machine tells them from those of an older push."""
 
     def run(self, scan: Callable[[], Tree]) -> PushReport:
         """Make the machine have what `scan` finds. Raises `TransferError` and `ConnectError`."""
@@ -98,10 +104,10 @@ class Mirror:
 
     def round(self, scan: Callable[[], Tree], wrong: tuple[Entry, ...]) -> tuple[Tree, bool]:
         """Send what differs of what `scan` finds; False when what arrived is not what was looked at."""
-        began = time.monotonic()
+        began, self.word = time.monotonic(), secrets.token_hex(8)
         with ThreadPoolExecutor(1) as beside:
             scanning = beside.submit(_digested, scan)  # while the lane opens, which takes two round trips
-            with open_lane(self.remote, self.place.folder, self.place.manifest) as lane:
+            with open_lane(self.remote, *self.arguments) as lane:
                 opened = time.monotonic() - began
                 tree = scanning.result()
                 asked = time.monotonic()
@@ -114,6 +120,11 @@ class Mirror:
                     self.arrived = len(tree.files), tree.bytes
                     return tree, True
                 return tree, self.move(lane, tree, there, rtt, wrong)
+
+    @property
+    def arguments(self) -> tuple[str, str, str]:
+        """What the script of each lane is called with."""
+        return self.place.folder, self.place.manifest, self.word
 
     def move(self, lane: Lane, tree: Tree, there: There, rtt: float, wrong: tuple[Entry, ...]) -> bool:
         """Send what is not there; return whether what is there then is the whole tree."""
@@ -151,13 +162,12 @@ class Mirror:
             for batch in batches([*others, *moving], INLINE // 2):
                 lane.send(batch, Squeeze())
                 asked += 1
-            asked += self.place_all(lane, tree, ())
+            asked += self.place_all(lane, tree, (), set())
         else:
             load = self.load(moving, others, there)
             meter.skip(load.there)
-            with Lanes(
-                self.remote, (self.place.folder, self.place.manifest), meter, rtt, load.tasks
-            ) as lanes:
+            arguments = cast("tuple[str, str]", self.arguments)  # it gives them to each lane as they are
+            with Lanes(self.remote, arguments, meter, rtt, load.tasks) as lanes:
                 asked = self.begin(lane, tree, moving, wrong)
                 if not there.fresh:  # what must go first goes before anything comes beside it
                     self.settle(lane, asked)
@@ -166,7 +176,7 @@ class Mirror:
                 meter.add(0, len(load.big))
                 if load.groups:
                     bulk.rsync(self.remote, load.groups, self.place.folder, meter)
-                asked = self.place_all(lane, tree, load.big)
+                asked = self.place_all(lane, tree, load.big, load.torn)
         self.settle(lane, asked)
         still = _unchanged(moving)  # while the machine compares
         word, count, total = lane.answer().split(" ")
@@ -191,11 +201,16 @@ class Mirror:
         others = [*others, *(Entry(below.rstrip("/"), "dir") for _, below in groups if below)]
         new = [entry for entry in moving if entry.raw not in raw]
         big = tuple((entry, _id(entry)) for entry in new if entry.size >= BIG)
-        cut = [piece for entry, id_ in big for piece in pieces(entry, id_, there.parts.get(id_, frozenset()))]
+        torn: set[str] = set()
+        cut = [
+            piece
+            for entry, id_ in big
+            for piece in pieces(entry, id_, there.parts.get(id_, frozenset()), torn)
+        ]
         lot = _lot(sum(entry.size for entry in moving))
         small = batches([*others, *(entry for entry in new if entry.size < BIG)], lot)
         skipped = sum(entry.size for entry, _ in big) - sum(piece.size for piece in cut)
-        return Load(spread([*small, *cut]), big, groups, skipped)
+        return Load(spread([*small, *cut]), big, groups, skipped, torn)
 
     def by_rsync(self, moving: list[Entry], there: There) -> list[Entry]:
         """Choose what only changed, when it is enough to look for what differs in it."""
@@ -205,12 +220,17 @@ class Mirror:
         return changed if sum(entry.size for entry in changed) >= DELTA else []
 
     @staticmethod
-    def place_all(lane: Lane, tree: Tree, big: tuple[tuple[Entry, str], ...]) -> int:
-        """Have big files renamed into place and everything compared; return how many answers come before that's."""
-        if big:
-            lane.say("place", records(big))
-        lane.say("commit", b"", tree.digest, tree.stat_digest)
-        return bool(big)
+    def place_all(lane: Lane, tree: Tree, big: tuple[tuple[Entry, str], ...], torn: set[str]) -> int:
+        """Have big files renamed into place and everything compared; return how many answers come before that's.
+
+        What is torn stays a part: it has the file's size, and would get its time, too.
+        """
+        whole = tuple((entry, id_) for entry, id_ in big if id_ not in torn)
+        if whole:
+            lane.say("place", records(whole))
+        digests = ("torn", "torn") if torn else (tree.digest, tree.stat_digest)  # no digest is that
+        lane.say("commit", b"", *digests)
+        return bool(whole)
 
     @staticmethod
     def settle(lane: Lane, asked: int) -> None:

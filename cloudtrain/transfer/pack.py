@@ -1,7 +1,8 @@
 """Files as the bytes that a lane carries: a few small ones as a tar, a piece of a big one as it is.
 
 The length of everything is known before its first byte, so a file that changes
-or vanishes meanwhile is cut or padded; it is seen afterwards, and sent again.
+or vanishes meanwhile is cut or padded; then it gets another time, or its piece is
+taken back, so that nobody takes it for the file, and it is sent again.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import os
 import tarfile
 import time
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 
 from cloudtrain.errors import TransferError
 from cloudtrain.transfer.tree import Entry
@@ -49,6 +51,8 @@ class Piece:
     id: str
     offset: int
     size: int
+    torn: set[str] = field(default_factory=set[str], compare=False, repr=False)
+    """Ids of files of which a piece could not be sent as it was listed; one for all pieces of a push."""
 
 
 Task = Batch | Piece
@@ -79,12 +83,17 @@ def spread(tasks: list[Task]) -> list[Task]:
     return [task for _, task in sorted(placed, key=lambda one: one[0])]
 
 
-def pieces(entry: Entry, id: str, have: frozenset[tuple[int, int]]) -> Iterator[Piece]:  # noqa: A002
+def pieces(
+    entry: Entry,
+    id: str,  # noqa: A002
+    have: frozenset[tuple[int, int]],
+    torn: set[str],
+) -> Iterator[Piece]:
     """Cut a big file; what the machine has of it, and what is a hole here, is left out."""
     for offset in range(0, entry.size, PIECE):
         size = min(PIECE, entry.size - offset)
         if (offset, size) not in have and not _hole(entry, offset, size):
-            yield Piece(entry, id, offset, size)
+            yield Piece(entry, id, offset, size, torn)
 
 
 def tar(entries: Iterable[Entry]) -> bytearray:
@@ -100,7 +109,8 @@ def tar(entries: Iterable[Entry]) -> bytearray:
             out += header(Entry(folder, "dir", mtime_ns=entry.mtime_ns))
         data = read(entry, 0, entry.size) if entry.kind == "file" else b""
         if data is None:  # its time will not fit, so that nobody takes it for the file
-            entry, data = replace(entry, mtime_ns=0), bytes(entry.size)  # noqa: PLW2901
+            other = 0 if entry.mtime else 1_000_000_000
+            entry, data = replace(entry, mtime_ns=other), bytes(entry.size)  # noqa: PLW2901
         out += header(entry)
         out += data
         out += bytes(-len(data) % BLOCK)
@@ -138,34 +148,62 @@ def _long_header(entry: Entry, mode: int, size: int) -> bytes:
 
 
 def read(entry: Entry, offset: int, size: int) -> bytes | None:
-    """Return exactly `size` bytes of a file, cut or padded; None when there is no such file now.
+    """Return exactly `size` bytes of a file; None when it is not there as it was listed.
 
     Raises `TransferError` for one that cannot be read.
     """
     if entry.source is None:
         return entry.content[offset : offset + size]
-    try:
-        file = os.open(entry.source, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise _unreadable(entry, error) from error
-    try:
-        data = os.pread(file, size, offset)
-        while len(data) < size and (more := os.pread(file, size - len(data), offset + len(data))):
-            data += more
-    except OSError as error:
-        raise _unreadable(entry, error) from error
-    finally:
-        os.close(file)
-    return data.ljust(size, b"\0")
+    with _opened(entry) as file:
+        data = b"" if file is None else _pread(file, size, offset)
+        return data if file is not None and len(data) == size and _is(file, entry) else None
 
 
 def stream(piece: Piece) -> Iterator[bytes]:
-    """Return a piece's bytes in small reads."""
-    for offset in range(piece.offset, piece.offset + piece.size, READ):
-        size = min(READ, piece.offset + piece.size - offset)
-        yield read(piece.entry, offset, size) or bytes(size)
+    """Return a piece's bytes in small reads, padded; where they are not the file's, it is `torn` at the end."""
+    entry, end = piece.entry, piece.offset + piece.size
+    if entry.source is None:
+        yield entry.content[piece.offset : end]
+        return
+    with _opened(entry) as file:
+        whole = file is not None
+        for offset in range(piece.offset, end, READ):
+            size = min(READ, end - offset)
+            data = b"" if file is None else _pread(file, size, offset)
+            whole = whole and len(data) == size and (offset + size < end or _is(file, entry))
+            if not whole:
+                piece.torn.add(piece.id)
+            yield data.ljust(size, b"\0")
+
+
+@contextmanager
+def _opened(entry: Entry) -> Generator[int | None]:
+    """Open a file; None when there is none now. Raises `TransferError`, in its block too."""
+    file: int | None = None
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            file = os.open(entry.source or "", os.O_RDONLY)
+        yield file
+    except OSError as error:
+        raise _unreadable(entry, error) from error
+    finally:
+        if file is not None:
+            os.close(file)
+
+
+def _pread(file: int, size: int, offset: int) -> bytes:
+    data = os.pread(file, size, offset)
+    while len(data) < size and (more := os.pread(file, size - len(data), offset + len(data))):
+        data += more
+    return data
+
+
+def _is(file: int | None, entry: Entry) -> bool:
+    """Whether an open file still is what was listed. Asked after reading: a later change shows afterwards."""
+    if file is None:
+        return False
+    info = os.fstat(file)
+    return (info.st_size, info.st_mtime_ns) == (entry.size, entry.mtime_ns)
 
 
 @dataclass(slots=True)

@@ -312,6 +312,56 @@ def test_a_folder_that_the_machine_wrote_into_becomes_something_else(
     assert contents(there) == {**contents(base), **kept}
 
 
+@pytest.mark.parametrize("size", [10, 5 << 20])
+@pytest.mark.parametrize("what", ["file", "link to nothing", "link to a folder", "our file"])
+@pytest.mark.parametrize("machine", ["tar"], indirect=True)
+def test_a_file_of_the_machine_where_a_folder_must_be(
+    line: Remote, layout: Layout, base: Path, seen: Seen, what: str, size: int
+) -> None:
+    """It is kept; a link to a folder is followed; what an earlier push put there is deleted."""
+    (base / "train.py").write_text("x")
+    if what == "our file":
+        (base / "out").write_text("pushed before")
+    push_project(line, Config(), base, layout, seen)
+    there = Path(layout.project)
+    kept: dict[str, bytes | str] = {}
+    if what == "file":
+        (there / "out").write_text("made there")
+        kept = {"out.cloudtrain-kept": b"made there"}
+    elif what == "link to nothing":
+        (there / "out").symlink_to("/nowhere/x")
+        kept = {"out.cloudtrain-kept": "/nowhere/x"}
+    elif what == "link to a folder":
+        (there.parent / "disk").mkdir()
+        (there / "out").symlink_to("../disk")
+    else:
+        (base / "out").unlink()
+    (base / "out" / "deep\n er").mkdir(parents=True)
+    (base / "out" / "deep\n er" / "a.bin").write_bytes(os.urandom(size))
+    for _ in range(2):
+        push_project(line, Config(), base, layout, seen)
+    if what == "link to a folder":
+        assert contents(there.parent / "disk") == contents(base / "out")
+    else:
+        assert contents(there) == {**contents(base), **kept}
+
+
+@pytest.mark.parametrize("machine", ["tar"], indirect=True)
+def test_a_link_to_nothing_where_a_first_push_has_a_folder(
+    line: Remote, layout: Layout, base: Path, seen: Seen
+) -> None:
+    there = Path(layout.project)
+    there.mkdir(parents=True)
+    for name in ("out", "fold"):
+        (there / name).symlink_to("/nowhere")
+        (base / name).mkdir()
+    (there / "old").write_text("made there")  # no folder's name, but the end of one
+    fill(base / "out", 100, 30_000)
+    push_project(line, Config(), base, layout, seen)
+    kept = {"out.cloudtrain-kept": "/nowhere", "fold.cloudtrain-kept": "/nowhere", "old": b"made there"}
+    assert contents(there) == {**contents(base), **kept}
+
+
 def test_a_file_that_the_machine_made_a_folder_of_is_deleted_here(
     line: Remote, layout: Layout, base: Path, seen: Seen
 ) -> None:
