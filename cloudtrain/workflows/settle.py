@@ -281,4 +281,15 @@ def _clone(remote: Remote, url: str, ref: str | None, layout: Layout, reporter: 
     text = script("told-lib", "project-clone")
     told = Told(reporter, unit="objects")
     args = (layout.project, url, ref or "")
-    return remote.script(text, *args, timeout=600, on_line=told.line).stdout.split()[-1]
+    *said, commit = remote.script(text, *args, timeout=600, on_line=told.line).stdout.splitlines()
+    stays = [line.removeprefix("stays ") for line in said if line.startswith("stays ") and line != "stays 0"]
+    if stays:
+        files = "1 file" if stays[0] == "1" else f"{stays[0]} files"
+        reporter.emit(Note(f"of the project folder, {files} that the machine wrote there stayed"))
+    for line in said:
+        if line.startswith("aside "):
+            kept = line.removeprefix("aside ")
+            reporter.emit(
+                Note(f"something of the machine's own was in the way: it is `{kept}` now", "warning")
+            )
+    return commit
