@@ -67,10 +67,12 @@ def test_a_clone_keeps_what_the_training_wrote(
 ) -> None:
     pushed(base, line, layout)
     wrote(layout, "out/epoch40.pt", "only/log.txt", "link.py")
+    folder = Path(layout.project).stat().st_ino
     assert clone(line, layout, repository) == ["stays 3", "aside link.py.cloudtrain-kept"]
     code = contents(repository)
     code = {name: data for name, data in code.items() if not name.startswith(".git")}
     mine = dict.fromkeys(("out/epoch40.pt", "only/log.txt", "link.py.cloudtrain-kept"), b"weights")
+    assert Path(layout.project).stat().st_ino == folder, "a training that runs there stands in it"
     found = there(layout)
     assert {name: found.get(name) for name in mine} == mine
     assert {
