@@ -68,6 +68,8 @@ class Remote:
     def __init__(self, target: SshTarget, connection: fabric.Connection) -> None:
         self.target = target
         self.connection = connection
+        self.closed = threading.Event()
+        """Set when nobody wants the machine any more; what goes there by another way ends too."""
         self._budget = threading.BoundedSemaphore(CHANNELS)
         self._opening = threading.Lock()
         self._home = ""
@@ -79,16 +81,23 @@ class Remote:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; closed already is fine."""
+        """Close the connection, and end what uses it in other threads; closed already is fine."""
+        self.closed.set()
         self.connection.close()
 
     def reopen(self, *, deadline_s: float = 300) -> None:
         """Connect anew in place, to the same pinned key: the machine has rebooted.
 
-        Raises what `connect_when_ready` raises.
+        Raises what `connect_when_ready` raises, and `ConnectError` when it is closed meanwhile.
         """
-        self.close()
-        self.connection = connect_when_ready(self.target, deadline_s=deadline_s).connection
+        self.connection.close()
+        self.connection = connect_when_ready(self.target, deadline_s=deadline_s, sleep=self._rest).connection
+        if self.closed.is_set():
+            self.connection.close()
+
+    def _rest(self, seconds: float) -> None:
+        if self.closed.wait(seconds):
+            raise ConnectError(f"the connection to {self.target.address} was closed")
 
     @property
     def transport(self) -> paramiko.Transport:

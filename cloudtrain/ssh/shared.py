@@ -77,11 +77,18 @@ class SharedLine:
 
     def __init__(self, target: SshTarget) -> None:
         self._target = target
-        self._folder = Path(tempfile.mkdtemp(prefix="ct-"))  # short: a socket's path has 107 bytes at most
-        self._socket = self._folder / "s"
-        self._options = ["-o", f"ControlPath={self._socket}", "-o", f"Ciphers=^{FAST}"]
         self._environment = openssh.environment(target)
-        args = openssh.ssh(target, "cat > /dev/null")
+        self._folder: Path | None = None
+        self._options: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        # No room for a socket, or for a process: like one that the machine refused.
+        with suppress(OSError):
+            self._begin()
+
+    def _begin(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="ct-"))  # short: a socket's path has 107 bytes at most
+        self._options = ["-o", f"ControlPath={self._folder / 's'}", "-o", f"Ciphers=^{FAST}"]
+        args = openssh.ssh(self._target, "cat > /dev/null")
         self._process = subprocess.Popen(
             [args[0], *self._options, "-o", "ControlMaster=yes", *args[1:]],
             stdin=subprocess.PIPE,
@@ -99,12 +106,12 @@ class SharedLine:
     @property
     def ready(self) -> bool:
         """Whether the connection is open, verified and authenticated."""
-        return self._socket.exists() and self.alive
+        return self.alive and self._folder is not None and (self._folder / "s").exists()
 
     @property
     def alive(self) -> bool:
         """Whether it still may become ready."""
-        return self._process.poll() is None
+        return self._process is not None and self._process.poll() is None
 
     def wait(self, seconds: float) -> bool:
         """Wait until it is ready; False when it is not by then, or never will be."""
@@ -115,16 +122,20 @@ class SharedLine:
 
     @contextmanager
     def open(self, command: str) -> Generator[Pipe]:
-        """Start `command` in the login shell; ended with the block."""
+        """Start `command` in the login shell; ended with the block. Raises `ConnectError`."""
         args = openssh.ssh(self._target, command)
-        with subprocess.Popen(
-            [args[0], *self._options, "-o", "ControlMaster=no", *args[1:]],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self._environment,
-            bufsize=0,
-        ) as process:
+        try:
+            started = subprocess.Popen(
+                [args[0], *self._options, "-o", "ControlMaster=no", *args[1:]],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=self._environment,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise ConnectError(f"cannot start ssh: {error}") from error
+        with started as process:
             try:
                 yield Pipe(process)
             finally:
@@ -146,12 +157,14 @@ class SharedLine:
 
     def close(self) -> None:
         """End the connection and everything on it."""
-        with suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-        self._process.terminate()
-        self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._process is not None:
+            with suppress(OSError):
+                if self._process.stdin is not None:
+                    self._process.stdin.close()
+            self._process.terminate()
+            self._process.wait()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def available() -> bool:

@@ -62,9 +62,13 @@ class Lanes:
     def __enter__(self) -> Self:
         self._stack.callback(self._join)
         self._stack.callback(self._stop)
-        if available() and (count := Ladder(self.rtt).first(self._size)):
-            self._want(1)
-            self._lines.begin(count)
+        try:
+            if available() and (count := Ladder(self.rtt).first(self._size)):
+                self._want(1)
+                self._lines.begin(count)
+        except BaseException:
+            self._stack.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,6 +93,9 @@ class Lanes:
         ladder = Ladder(self.rtt)
         self._restart()
         while not self._wait():
+            if self.remote.closed.is_set():  # OpenSSH's lines would go on by themselves
+                self._fail_all(ConnectError("the push was interrupted"))
+                return
             self._use()
             if not self._lanes:
                 self._fall_back()
@@ -252,6 +259,11 @@ class Lanes:
             last = self._lanes == 1 and not self._retired.is_set()
             if not isinstance(error, ConnectError) or last:
                 self._error = self._error or error
+            self._change.notify_all()
+
+    def _fail_all(self, error: CloudtrainError) -> None:
+        with self._change:
+            self._error = self._error or error
             self._change.notify_all()
 
     def _leave(self) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from cloudtrain import bootstrap, facts, training
 from cloudtrain.config import dump
@@ -35,6 +37,22 @@ from cloudtrain.transfer.told import Told
 from cloudtrain.workflows.context import Context, layout_of, over
 from cloudtrain.workflows.converged import converged
 from cloudtrain.workflows.holding import holding
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Work side by side, in threads of its own."""
+
+    pool: ThreadPoolExecutor
+    begun: list[Future[Any]] = field(default_factory=list[Future[Any]])
+
+    def begin(self, work: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> Future[_T]:
+        future = self.pool.submit(work, *args, **named)
+        self.begun.append(future)
+        return future
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +77,7 @@ def settle(
     """Converge the machine's steps while code, dataset and model are pushed.
 
     Raises `StepError` or `TransferError`; the other side is let finish first, so
-    that the next command finds its work done.
+    that the next command finds its work done. An interrupt ends everything, and closes `remote`.
     """
     if push and context.ask is not None:
         ask_about(context.config, context.base, context.ask)
@@ -70,16 +88,16 @@ def settle(
     ready = threading.Event()
     with (
         holding(remote, layout, "working"),
-        ThreadPoolExecutor(5, thread_name_prefix="settle") as pool,
+        _together(remote) as side,
     ):
-        code = pool.submit(_push_project, context, remote, layout, ready) if push else None
+        code = side.begin(_push_project, context, remote, layout, ready) if push else None
         if code is None:
             ready.set()
         # For a second computer, which finds the machine by its tags and knows nothing else of it.
         config = json.dumps(dump(context.config)).encode()
-        kept = pool.submit(remote.put, config, f"{layout.root}/config.json") if push else None
-        data = pool.submit(_push_data, context, remote, layout, source) if push and source else None
-        reports = pool.submit(
+        kept = side.begin(remote.put, config, f"{layout.root}/config.json") if push else None
+        data = side.begin(_push_data, context, remote, layout, source) if push and source else None
+        reports = side.begin(
             converged,
             remote,
             lambda seen: bootstrap.steps(context.config, seen, layout),
@@ -101,6 +119,20 @@ def settle(
     if push:
         _say_limits(context, settled)
     return settled
+
+
+@contextmanager
+def _together(remote: Remote) -> Generator[_Side]:
+    """Yield what begins work; all of it is let finish, whatever one part raises. An interrupt ends it."""
+    with ThreadPoolExecutor(5, thread_name_prefix="settle") as pool:
+        side = _Side(pool)
+        try:
+            yield side
+            wait(side.begun)  # not by a join: Python takes a thread whose join was interrupted for ended
+        except BaseException:
+            remote.close()  # they end when nothing that they wait for can come any more
+            wait(side.begun)
+            raise
 
 
 def _say_limits(context: Context, settled: Settled) -> None:
@@ -249,4 +281,15 @@ def _clone(remote: Remote, url: str, ref: str | None, layout: Layout, reporter: 
     text = script("told-lib", "project-clone")
     told = Told(reporter, unit="objects")
     args = (layout.project, url, ref or "")
-    return remote.script(text, *args, timeout=600, on_line=told.line).stdout.split()[-1]
+    *said, commit = remote.script(text, *args, timeout=600, on_line=told.line).stdout.splitlines()
+    stays = [line.removeprefix("stays ") for line in said if line.startswith("stays ") and line != "stays 0"]
+    if stays:
+        files = "1 file" if stays[0] == "1" else f"{stays[0]} files"
+        reporter.emit(Note(f"of the project folder, {files} that the machine wrote there stayed"))
+    for line in said:
+        if line.startswith("aside "):
+            kept = line.removeprefix("aside ")
+            reporter.emit(
+                Note(f"something of the machine's own was in the way: it is `{kept}` now", "warning")
+            )
+    return commit

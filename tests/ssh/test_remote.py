@@ -305,3 +305,11 @@ def test_commands_that_end_while_they_are_told_something_leave_the_connection(ss
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(tell, range(60)))
         assert line.run("echo here").stdout == "here\n"
+
+
+def test_nobody_waits_for_a_machine_that_nobody_wants_any_more(remote: Remote, sshd: Sshd) -> None:
+    """An interrupt during its reboot."""
+    sshd.stop()
+    remote.close()
+    with pytest.raises(ConnectError, match="was closed"):
+        remote.reopen(deadline_s=60)

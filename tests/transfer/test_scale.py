@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from cloudtrain.events import Silent
 from cloudtrain.models.config import Config
 from cloudtrain.models.run import Layout
 from cloudtrain.ssh.remote import connect
+from cloudtrain.transfer import bulk
 from cloudtrain.transfer.lines import CHANNEL, Ladder
 from cloudtrain.transfer.pack import BATCH_FILES, Batch, batches, spread
 from cloudtrain.transfer.push import project_tree, push_project
@@ -134,6 +136,29 @@ def test_lanes_are_added_by_measure() -> None:
     assert not thin.up(12_500_000, 2)
     short = Ladder(rtt=0.001)
     assert not short.up(120_000_000, 2)
+
+
+@pytest.mark.parametrize("lacking", ["room", "ssh"])
+def test_a_push_goes_on_where_openssh_cannot_begin(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    """No room for its socket here, or no process: the control connection carries it all."""
+    base, sockets, programs = tmp_path / "base", tmp_path / "sockets", tmp_path / "bin"
+    for folder in (base, sockets, programs):
+        folder.mkdir()
+    (base / "a.npy").write_bytes(os.urandom(24 << 20))
+    (base / ".cloudtrainignore").write_text("!*.npy\n")
+    (programs / "ssh").write_text("#!/nowhere\n")
+    (programs / "ssh").chmod(0o755)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone" if lacking == "room" else sockets))
+    if lacking == "ssh":
+        monkeypatch.setenv("PATH", str(programs))
+        monkeypatch.setattr(bulk, "rsync_here", lambda: False)  # it keeps what it found
+    layout = Layout(f"{sshd.home}/run")
+    with connect(sshd.target) as line:
+        assert push_project(line, Config(), base, layout, Silent()).sent_files == 2
+    assert contents(Path(layout.project)) == contents(base)
+    assert not list(sockets.iterdir())
 
 
 def test_a_second_connection_begins_with_the_first_where_one_would_take_long() -> None:
