@@ -35,7 +35,8 @@ class Lanes:
     """The lots of one push, and the lanes that carry them. Within its block, handshakes go on."""
 
     remote: Remote
-    arguments: tuple[str, str]
+    arguments: tuple[str, ...]
+    """Of the script that is started for each lane."""
     meter: Meter
     rtt: float
     tasks: list[Task]

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import cast
 
 from cloudtrain.errors import ConnectError, TransferError
 from cloudtrain.events import Note, Reporter
@@ -166,8 +165,7 @@ class Mirror:
         else:
             load = self.load(moving, others, there)
             meter.skip(load.there)
-            arguments = cast("tuple[str, str]", self.arguments)  # it gives them to each lane as they are
-            with Lanes(self.remote, arguments, meter, rtt, load.tasks) as lanes:
+            with Lanes(self.remote, self.arguments, meter, rtt, load.tasks) as lanes:
                 asked = self.begin(lane, tree, moving, wrong)
                 if not there.fresh:  # what must go first goes before anything comes beside it
                     self.settle(lane, asked)
