@@ -56,7 +56,8 @@ look() { # digest, stat digest
     while [ ! -d "$at" ]; do at=$(dirname "$at"); done
     # A link to nothing may lie there, even: it must be out of the way before anything comes.
     if [ -e "$manifest.names" ] || { [ -d "$folder" ] && [ -n "$(ls -A "$folder")" ]; }; then fresh=again; fi
-    printf 'differs\n%s\n%s\n%s\n' "$(command -v rsync || :)" "$(df -Pk "$at" | awk 'NR == 2 { print $4 }')" "$fresh"
+    printf 'differs\n%s\n%s\n%s\n' "$(command -v rsync || :)" "$(df -Pk "$at" | awk 'NR == 2 { print $4 }')" \
+        "$fresh $(sed -z -n '/^[fld]/p' "$manifest.names" 2> /dev/null | sort -zu | sha256sum)"
     {
         [ ! -d "$folder" ] || (cd "$folder" && find . -ignore_readdir_race -type f -printf '%s %Ts %m %P\0')
         [ ! -f "$manifest.recent" ] || cat "$manifest.recent"

@@ -132,6 +132,8 @@ class Artifact:
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     fetched: bool = True
     """False when the proven copy was already here and nothing had to move."""
+    behind: bool = False
+    """Whether the machine has a newer one, which was not to be had whole."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ class There:
     recent: dict[bytes, set[int]] = field(default_factory=dict[bytes, set[int]])
     """The nanoseconds, which `files` does not tell, of files that were young when they were sent: of the
     last push that ended, and of those that broke since."""
+    listed: str = ""
+    """SHA-256 of the names that pushes put there: `Tree.listed` where none came or went since."""
 
     def lacks(self, entry: Entry) -> bool:
         """Whether a file is missing there, or another one than here."""
@@ -98,10 +100,11 @@ def read_look(lane: Lane, word: str) -> There:
         same=False,
         rsync=bool(rsync),
         free_bytes=int(free) * 1024 if free.isdigit() else None,
-        fresh=fresh == "fresh" and not files,
+        fresh=fresh.startswith("fresh ") and not files,
         files=files,
         parts={id_: frozenset(have) for id_, have in parts.items()},
         recent=recent,
+        listed=fresh.split(" ")[1],
     )
 
 

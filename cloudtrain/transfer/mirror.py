@@ -28,7 +28,7 @@ from cloudtrain.transfer.manifest import Place, There, read_look
 from cloudtrain.transfer.pack import BATCH_BYTES, BIG, Squeeze, Task, batches, pieces, spread
 from cloudtrain.transfer.scan import left_at_home
 from cloudtrain.transfer.tree import Entry, Tree, What, human
-from cloudtrain.transfer.verify import differing
+from cloudtrain.transfer.verify import differing, hidden
 from cloudtrain.transfer.wire import Meter
 
 ROUNDS = 3
@@ -127,7 +127,9 @@ class Mirror:
 
     def move(self, lane: Lane, tree: Tree, there: There, rtt: float, wrong: tuple[Entry, ...]) -> bool:
         """Send what is not there; return whether what is there then is the whole tree."""
-        moving = [entry for entry in tree.files if there.lacks(entry)] + list(wrong)
+        moving = [entry for entry in tree.files if there.lacks(entry)]
+        wrong = wrong or hidden(self.remote, self.place, tree, there, moving)
+        moving += wrong
         self.check_room(there, moving)
         arrived = self.send(lane, tree, moving, there, rtt, wrong)
         self.sent.update(entry.raw for entry in moving)

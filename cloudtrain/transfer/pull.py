@@ -279,6 +279,7 @@ def _artifacts(
                 epoch=record.epoch,
                 metrics=record.metrics,
                 fetched=one.name in fetched,
+                behind=one.name not in fetched and not _at_home(one, index, fetched),
             )
         )
     return tuple(artifacts)

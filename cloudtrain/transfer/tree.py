@@ -105,6 +105,12 @@ class Tree:
         return total.hexdigest()
 
     @cached_property
+    def listed(self) -> str:
+        """SHA-256 over the kinds and names of everything, whatever is in it (see manifest.py)."""
+        rows = sorted(entry.kind[0].encode() + entry.raw + b"\0" for entry in self.entries)
+        return hashlib.sha256(b"".join(rows)).hexdigest()
+
+    @cached_property
     def names(self) -> bytes:
         """The record for the machine: `f`, `l` or `d` and the path, each ended by NUL, gzipped.
 

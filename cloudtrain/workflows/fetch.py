@@ -156,7 +156,10 @@ def watch(
                     began = clock()
                     with age.watched(pause):
                         fetched = fetch_over(remote, folder, config, timeline, everything=everything)
-                    age.proven(began)
+                    if any(one.behind for one in fetched.checkpoints):
+                        age.look()
+                    else:
+                        age.proven(began)
                     troubled = ""
                     interrupted = fetched.session.state == "interrupted"
                     if interrupted and not told:

@@ -269,7 +269,8 @@ def test_torn_is_never_accepted_and_the_last_good_stays(
         last.write_bytes(whole[:offset])
         came = fetch(line, trainer, home, seen)
         assert (home / "weights" / "last.pt").read_bytes() == good
-        assert (came["weights/last.pt"].epoch, came["weights/last.pt"].fetched) == (1, False)
+        kept = came["weights/last.pt"]
+        assert (kept.epoch, kept.fetched, kept.behind) == (1, False, True)
         assert newest_unproven(line, str(trainer.run), home, kind="yolo", project=str(trainer.project)) == (
             str(last),
         )
@@ -277,7 +278,8 @@ def test_torn_is_never_accepted_and_the_last_good_stays(
     assert len(notes) == 3
     assert "the last good one of epoch 1 stays" in notes[0].text
     last.write_bytes(whole)
-    assert fetch(line, trainer, home)["weights/last.pt"].epoch == 2
+    come = fetch(line, trainer, home)["weights/last.pt"]
+    assert (come.epoch, come.behind) == (2, False)
     assert newest_unproven(line, str(trainer.run), home, kind="yolo", project=str(trainer.project)) == ()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,26 @@ def test_small_change_needs_no_second_connection(
     assert (report.sent_files, report.sent_bytes) == (1, 6)
     assert machine.handshakes() == before
     assert contents(Path(layout.project)) == contents(base)
+
+
+@pytest.mark.parametrize("place", ["inside", "outside"])
+def test_a_file_moved_over_one_of_its_size_and_second(
+    line: Remote, layout: Layout, base: Path, seen: Seen, place: str
+) -> None:
+    """The machine keeps whole seconds: only the bytes tell."""
+    fill(base)
+    second = int(time.time()) - 3600
+    other = (base if place == "inside" else base.parent) / "other.yaml"
+    for path, text, part in ((base / "config.yaml", "lr: 0.01", 1), (other, "lr: 0.99", 2)):
+        path.write_text(text)
+        os.utime(path, ns=(0, second * 10**9 + part))
+    push_project(line, Config(), base, layout, seen)
+    other.replace(base / "config.yaml")
+    assert differs(line, Config(), base, layout) == ("project",)
+    report = push_project(line, Config(), base, layout, seen)
+    assert report.sent_files == 1
+    assert contents(Path(layout.project)) == contents(base)
+    assert push_project(line, Config(), base, layout, seen).sent_files == 0
 
 
 def test_outputs_stay_and_only_our_own_is_deleted(
