@@ -137,14 +137,16 @@ part() { # offset, size of the whole, id
     dd of="$parts/$3" bs=1M iflag=fullblock oflag=seek_bytes seek="$1" conv=notrunc,fdatasync status=none
 }
 
-place() { # records id, seconds, mode, path
+place() { # records id, seconds, mode, path; a sign of life for every few hundred
+    local number=0
     while IFS= read -r -d '' id && IFS= read -r -d '' seconds && IFS= read -r -d '' mode && IFS= read -r -d '' path; do
         chmod "$mode" "$parts/$id"
         touch -d "@$seconds" "$parts/$id"
         local target=$folder/$path
-        mkdir -p "${target%/*}" # dirname would lose a newline at its end
+        [ -d "${target%/*}" ] || mkdir -p "${target%/*}" # dirname would lose a newline at its end
         mv -fT "$parts/$id" "$target"
         rm -f "$parts/$id.done"
+        [ $((++number % 300)) -ne 0 ] || printf '...\n'
     done
 }
 

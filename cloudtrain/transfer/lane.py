@@ -24,6 +24,8 @@ from cloudtrain.transfer.tree import Entry
 from cloudtrain.transfer.wire import SILENCE_S, failure
 
 _WRITE = 1 << 18
+ALIVE = b"..."
+"""A line that answers nothing: the machine is at work on what takes long."""
 
 
 class Command(Protocol):
@@ -72,6 +74,11 @@ class Lane:
 
     def answer(self) -> str:
         """Wait for the next answer. Raises what `broke` returns."""
+        while (line := self._line()) == ALIVE:
+            pass
+        return line.decode("utf-8", "surrogateescape")
+
+    def _line(self) -> bytes:
         while b"\n" not in self._rest:
             before = self._written
             try:
@@ -84,7 +91,7 @@ class Lane:
                 raise self.broke(None)
             self._rest += chunk
         line, _, self._rest = self._rest.partition(b"\n")
-        return line.decode("utf-8", "surrogateescape")
+        return line
 
     def finish(self) -> None:
         """Let the script end."""

@@ -16,6 +16,7 @@ from cloudtrain.models.config import Config, Dataset, Project
 from cloudtrain.models.run import Layout
 from cloudtrain.ssh.remote import Remote, connect
 from cloudtrain.transfer.dataset import inspect_dataset
+from cloudtrain.transfer.lane import Lane
 from cloudtrain.transfer.push import differs, project_digest, push_dataset, push_model, push_project
 from cloudtrain.transfer.scripts import script
 from cloudtrain.transfer.wire import exchange
@@ -404,6 +405,30 @@ def test_a_big_file_in_a_folder_with_a_newline(line: Remote, layout: Layout, bas
     push_project(line, Config(), base, layout, seen)
     assert contents(Path(layout.project)) == contents(base)
     assert not (Path(layout.project) / "end").exists()
+
+
+@pytest.mark.parametrize("machine", ["rsync"], indirect=True)
+def test_placing_many_big_files_gives_signs_of_life(line: Remote, layout: Layout) -> None:
+    """Each takes some processes: of tens of thousands, nobody would hear for minutes."""
+    manifest = f"{layout.root}/manifests/project"
+    parts = Path(f"{manifest}.parts")
+    parts.mkdir(parents=True)
+    for number in range(301):
+        (parts / f"id{number}").write_text("x")
+    data = b"".join(b"id%d\x001\x00644\0f%d\0" % (number, number) for number in range(301))
+    Path(f"{manifest}.owner").write_text("\n")
+    order = b"place %d\n%send\n" % (len(data), data)
+    said = exchange(
+        line,
+        script("push-lib", "push-lane"),
+        layout.project,
+        manifest,
+        feed=lambda sink: sink.write(order),
+    )
+    assert said == b"...\nok\n"
+    assert len(list(Path(layout.project).iterdir())) == 301
+    with line.open("echo ...; echo ...; echo ok") as command:
+        assert Lane(command).answer() == "ok"
 
 
 def test_parts_of_other_files_go_before_anything_comes(line: Remote, layout: Layout) -> None:
