@@ -149,7 +149,8 @@ class Soak:
         work = 0.0 if harmless else max(0.0, at - float(before["at"]))
         done = rows[-1] if rows else 0
         kept = done if harmless else self.resumed()[-1]
-        safe = done - 1 if self.nspawn else int(before.get("counted", done))
+        # What goes on undisturbed may still be behind the last look at a trainer that was killed before it.
+        safe = done - 1 if self.nspawn or harmless else int(before.get("counted", done))
         good = kept >= safe and self.in_order()
         self.lost += not good
         self.work.append(work)

@@ -203,7 +203,7 @@ def test_a_line_that_broke_does_not_break_the_step(bare: Bare) -> None:
     chosen = named(bare.steps(VENV), "cloud-init", "base")
     slow_dpkg(bare)
     with begun(bare, chosen, "ls /run/half") as running:
-        bare.remote.close()
+        bare.remote.connection.close()  # as a line that broke; `close` would be for good
         with pytest.raises(ConnectError):
             running.result(60)
     bare.remote.reopen()
