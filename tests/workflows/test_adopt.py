@@ -12,15 +12,9 @@ from cloudtrain.journal.folder import RunFolder
 from cloudtrain.models.tags import HOST_KEY
 from cloudtrain.ssh import keys
 from tests.support.faults import arm, disarm
-from tests.support.road import Road, home, until
+from tests.support.road import Road, until
 
 pytestmark = pytest.mark.road
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
-    with home(tmp_path_factory.mktemp("home")) as made:
-        yield made
 
 
 @pytest.fixture

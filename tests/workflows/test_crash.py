@@ -9,31 +9,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
-from pathlib import Path
 
 import pytest
 
 from tests.support.faults import arm, disarm, kill_at
-from tests.support.road import Road, home
+from tests.support.road import Road
 
 pytestmark = [pytest.mark.road, pytest.mark.timeout(1800)]
 EVERY = bool(os.environ.get("CRASH_SWEEP"))
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
-    with home(tmp_path_factory.mktemp("home")) as made:
-        yield made
-
-
 @pytest.fixture
-def way(tmp_path: Path, shared: Path) -> Generator[Road]:
-    made = Road(tmp_path / "road", shared)
-    made.running  # noqa: B018 - the sandbox is up before a fault is armed
-    yield made
-    disarm(made)
-    made.call("down", "--discard", "--stop-training", code=None)
+def way(way: Road) -> Road:
+    way.running  # noqa: B018 - the sandbox is up before a fault is armed
+    return way
 
 
 def points(few: tuple[int, ...]) -> tuple[int, ...]:

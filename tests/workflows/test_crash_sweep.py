@@ -16,19 +16,13 @@ from pathlib import Path
 import pytest
 
 from tests.support import warm
-from tests.support.road import Road, home
+from tests.support.road import Road
 from tests.support.thorough import THOROUGH
 
 pytestmark = [pytest.mark.road, pytest.mark.timeout(7200)]
 EVERY = bool(os.environ.get("CRASH_SWEEP"))
 FEW = (0.35, 0.7) if THOROUGH else (0.6,)
 """Where the fast subset kills, as parts of a command's way."""
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
-    with home(tmp_path_factory.mktemp("home")) as made:
-        yield made
 
 
 @dataclass

@@ -11,17 +11,11 @@ import pytest
 
 from cloudtrain.sandbox.power import STATE
 from tests.support.faults import arm, disarm
-from tests.support.road import Road, home, until
+from tests.support.road import Road, until
 
 pytestmark = pytest.mark.road
 FIRST_CONTACT_S = 4
 """What the 20 minutes are shortened to, on these machines."""
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
-    with home(tmp_path_factory.mktemp("home")) as made:
-        yield made
 
 
 @pytest.fixture

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.support.faults import arm, calls, disarm
-from tests.support.road import Road, home
+from tests.support.road import Road
 from tests.support.thorough import THOROUGH
 
 pytestmark = [pytest.mark.road, pytest.mark.timeout(7200)]
@@ -51,19 +50,10 @@ REFUSALS = (
 )
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
-    with home(tmp_path_factory.mktemp("home")) as made:
-        yield made
-
-
 @pytest.fixture
-def way(tmp_path: Path, shared: Path) -> Generator[Road]:
-    made = Road(tmp_path / "road", shared)
-    made.running  # noqa: B018 - the sandbox is up before a fault is armed
-    yield made
-    disarm(made)
-    made.call("down", "--discard", "--stop-training", code=None)
+def way(way: Road) -> Road:
+    way.running  # noqa: B018 - the sandbox is up before a fault is armed
+    return way
 
 
 def made_by(way: Road, *command: str) -> list[tuple[str, str]]:

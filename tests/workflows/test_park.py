@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from pathlib import Path
-
 import pytest
 
-from tests.support.faults import arm, disarm
-from tests.support.road import Road, home
+from tests.support.faults import arm
+from tests.support.road import Road
 
 pytestmark = pytest.mark.road
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
-    with home(tmp_path_factory.mktemp("home")) as made:
-        yield made
-
-
-@pytest.fixture
-def way(tmp_path: Path, shared: Path) -> Generator[Road]:
-    made = Road(tmp_path / "road", shared)
-    yield made
-    disarm(made)
-    made.call("down", "--discard", "--stop-training", code=None)
 
 
 def state(way: Road) -> str:

@@ -13,16 +13,10 @@ from pathlib import Path
 import pytest
 
 from cloudtrain.journal.folder import RunFolder
-from tests.support.road import Road, home
+from tests.support.road import Road
 
 YOLO = "name: bad\nprovider: {provider}\ndataset: {{path: data.yaml}}\n"
 DATA = "train: images/train\nval: images/val\nnames: [one]\n"
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
-    with home(tmp_path_factory.mktemp("home")) as made:
-        yield made
 
 
 @pytest.fixture

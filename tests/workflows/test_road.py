@@ -6,30 +6,15 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from cloudtrain.journal.folder import RunFolder
 from cloudtrain.ssh import keys
-from tests.support.road import Road, home, until
+from tests.support.road import Road, until
 
 pytestmark = pytest.mark.road
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
-    """One sandbox for the module: it starts once, every test has a project of its own."""
-    with home(tmp_path_factory.mktemp("home")) as made:
-        yield made
-
-
-@pytest.fixture
-def way(tmp_path: Path, shared: Path) -> Generator[Road]:
-    made = Road(tmp_path / "road", shared)
-    yield made
-    made.call("down", "--discard", "--stop-training", code=None)
 
 
 def run_folder(way: Road) -> Path:

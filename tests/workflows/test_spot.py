@@ -9,15 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.faults import account, arm, calls, disarm, give_back, reclaim
-from tests.support.road import Road, home, until
+from tests.support.road import Road, until
 
 pytestmark = pytest.mark.road
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
-    with home(tmp_path_factory.mktemp("home")) as made:
-        yield made
 
 
 @pytest.fixture

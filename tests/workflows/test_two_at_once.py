@@ -11,30 +11,14 @@ import sys
 import time
 import zipfile
 from base64 import b64encode
-from collections.abc import Generator
-from pathlib import Path
 
 import pytest
 
 from cloudtrain.journal.folder import RunFolder
 from tests.support.faults import arm, calls, disarm, kill_at
-from tests.support.road import Road, home, until
+from tests.support.road import Road, until
 
 pytestmark = pytest.mark.road
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
-    with home(tmp_path_factory.mktemp("home")) as made:
-        yield made
-
-
-@pytest.fixture
-def way(tmp_path: Path, shared: Path) -> Generator[Road]:
-    made = Road(tmp_path / "road", shared)
-    yield made
-    disarm(made)
-    made.call("down", "--discard", "--stop-training", code=None)
 
 
 def folder_of(way: Road) -> RunFolder:
